@@ -1,0 +1,1 @@
+//! EC2 on this host: instance life cycle, fabric and command line.

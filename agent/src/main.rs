@@ -1,0 +1,3 @@
+//! `cumulet`: the command line.
+
+fn main() {}

@@ -1,0 +1,5 @@
+//! EC2's instance metadata service.
+//!
+//! A pure core (request + [`view::InstanceView`] + clock -> response) and a thin server.
+
+pub mod view;

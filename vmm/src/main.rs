@@ -1,0 +1,3 @@
+//! `cumulet-vmm`: one process, one virtual machine.
+
+fn main() {}
