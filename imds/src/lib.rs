@@ -2,4 +2,6 @@
 //!
 //! A pure core (request + [`view::InstanceView`] + clock -> response) and a thin server.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod view;

@@ -46,6 +46,10 @@ pub struct InstanceView {
     pub tags: BTreeMap<String, String>,
     /// Metadata options.
     pub options: MetadataOptions,
+    /// One-minute CloudWatch monitoring was asked for (`fws/instance-monitoring`).
+    pub detailed_monitoring: bool,
+    /// What only some instances have; `Default::default()` is a plain on-demand instance.
+    pub extras: Extras,
 }
 
 /// One network interface (ENI).
@@ -73,6 +77,10 @@ pub struct InterfaceView {
     pub vpc_cidrs: Vec<String>,
     /// (`sg-…`, name).
     pub security_groups: Vec<(String, String)>,
+    /// IPv6 ranges of the subnet.
+    pub subnet_ipv6_cidrs: Vec<String>,
+    /// IPv6 ranges of the VPC.
+    pub vpc_ipv6_cidrs: Vec<String>,
 }
 
 /// A key pair's public half.
@@ -97,4 +105,115 @@ pub struct MetadataOptions {
     pub instance_tags: bool,
     /// `HttpProtocolIpv6=enabled`.
     pub ipv6: bool,
+}
+
+/// Values that only some instances have. What is empty here is absent from the metadata tree.
+#[derive(Debug, Clone, Default)]
+pub struct Extras {
+    /// How the instance was bought.
+    pub life_cycle: LifeCycle,
+    /// AMIs the AMI was made from.
+    pub ancestor_ami_ids: Vec<String>,
+    /// Marketplace product codes.
+    pub product_codes: Vec<String>,
+    /// `aki-…`.
+    pub kernel_id: Option<String>,
+    /// `ari-…`.
+    pub ramdisk_id: Option<String>,
+    /// Placement group name.
+    pub placement_group: Option<String>,
+    /// `h-…`, on a dedicated host.
+    pub host_id: Option<String>,
+    /// Partition in a partition placement group.
+    pub partition_number: Option<u32>,
+    /// The IAM instance profile and its role's credentials.
+    pub instance_profile: Option<InstanceProfile>,
+    /// Credentials of the instance's own identity (`identity-credentials/ec2`).
+    pub identity_credentials: Option<Credentials>,
+    /// Spot: the instance is marked for interruption.
+    pub spot_interruption: Option<SpotInterruption>,
+    /// Spot: when the rebalance recommendation was given.
+    pub rebalance_notice: Option<SystemTime>,
+    /// `InService`, `Terminated`, … when the instance is in an Auto Scaling group.
+    pub autoscaling_target_state: Option<String>,
+    /// Maintenance to come.
+    pub maintenance_scheduled: Vec<MaintenanceEvent>,
+    /// Maintenance completed or canceled.
+    pub maintenance_history: Vec<MaintenanceEvent>,
+}
+
+/// How an instance was bought (`instance-life-cycle`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LifeCycle {
+    /// `on-demand`.
+    #[default]
+    OnDemand,
+    /// `spot`.
+    Spot,
+    /// `scheduled`.
+    Scheduled,
+}
+
+/// An IAM instance profile with the credentials of its role.
+#[derive(Debug, Clone)]
+pub struct InstanceProfile {
+    /// `arn:aws:iam::…:instance-profile/…`.
+    pub arn: String,
+    /// `AIPA…`.
+    pub id: String,
+    /// Name of the role.
+    pub role_name: String,
+    /// Credentials of the role; replaced at least five minutes before they expire.
+    pub credentials: Credentials,
+}
+
+/// Temporary credentials.
+#[derive(Clone)]
+pub struct Credentials {
+    /// `ASIA…`.
+    pub access_key_id: String,
+    /// Secret access key.
+    pub secret_access_key: String,
+    /// Session token.
+    pub token: String,
+    /// When they were made.
+    pub last_updated: SystemTime,
+    /// When they stop working.
+    pub expiration: SystemTime,
+}
+
+impl std::fmt::Debug for Credentials {
+    /// Without the secrets: views end up in logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials")
+            .field("access_key_id", &self.access_key_id)
+            .field("expiration", &self.expiration)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A spot interruption notice.
+#[derive(Debug, Clone)]
+pub struct SpotInterruption {
+    /// `terminate`, `stop` or `hibernate`.
+    pub action: String,
+    /// When it happens.
+    pub time: SystemTime,
+}
+
+/// A scheduled event of the host.
+#[derive(Debug, Clone)]
+pub struct MaintenanceEvent {
+    /// `instance-event-…`.
+    pub event_id: String,
+    /// `system-reboot`, `instance-retirement`, …
+    pub code: String,
+    /// For people.
+    pub description: String,
+    /// Not before this.
+    pub not_before: SystemTime,
+    /// Not after this.
+    pub not_after: Option<SystemTime>,
+    /// `active`, `completed` or `canceled`.
+    pub state: String,
 }
