@@ -7,4 +7,5 @@ pub mod config;
 pub mod control;
 pub mod device;
 pub mod event_loop;
+pub mod pci;
 pub mod probe;
