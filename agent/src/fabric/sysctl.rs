@@ -1,0 +1,44 @@
+//! Settings under `/proc/sys/net`, which are the network namespace's own.
+
+use std::fs;
+use std::path::Path;
+
+use super::BRIDGE;
+use super::error::{FabricError, Result};
+
+/// Settings of the whole namespace, to be written before any link is made.
+pub(super) fn prepare() -> Result<()> {
+    // The VPC has no IPv6 yet: nothing of it may leak through. Absent on kernels without IPv6.
+    for name in ["all", "default"] {
+        let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+        if Path::new(&path).exists() {
+            set(&path, "1")?;
+        }
+    }
+    // First: a change of ip_forward resets the others (ip-sysctl.rst).
+    set("/proc/sys/net/ipv4/ip_forward", "1")?;
+    for name in ["all", "default"] {
+        let base = format!("/proc/sys/net/ipv4/conf/{name}");
+        set(&format!("{base}/send_redirects"), "0")?;
+        set(&format!("{base}/accept_redirects"), "0")?;
+        set(&format!("{base}/accept_source_route"), "0")?;
+    }
+    Ok(())
+}
+
+/// Settings of the bridge.
+pub(super) fn bridge() -> Result<()> {
+    let base = format!("/proc/sys/net/ipv4/conf/{BRIDGE}");
+    // Ports are isolated, so the bridge answers ARP for neighbours and routes between them.
+    set(&format!("{base}/proxy_arp_pvlan"), "1")?;
+    set(&format!("{base}/send_redirects"), "0")?;
+    set(&format!("{base}/rp_filter"), "1")
+}
+
+fn set(path: &str, value: &'static str) -> Result<()> {
+    fs::write(path, value).map_err(|source| FabricError::Sysctl {
+        path: path.into(),
+        value,
+        source,
+    })
+}

@@ -1,0 +1,227 @@
+//! The way to the outside: a user-mode network stack on the host, attached to our namespace.
+//!
+//! `pasta` and `slirp4netns` read packets from an interface inside the namespace and speak to the
+//! world through ordinary sockets of the host. Nothing of the host's network changes, no
+//! privilege is needed, and nobody outside can begin a connection inwards.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::UPLINK;
+use super::config::UplinkMode;
+use super::enter::Namespaces;
+use super::error::{FabricError, Result};
+use super::host::{HostSide, Request};
+use super::links::Links;
+use super::tools::{self, Tool};
+
+/// Longest wait for the program to set up its interface.
+const READY_MAX: Duration = Duration::from_secs(20);
+/// Pause between two looks at it.
+const READY_POLL: Duration = Duration::from_millis(20);
+/// Lines of the program's output that an error shows.
+const SHOWN_LINES: usize = 5;
+
+/// How it stands with the way to the outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UplinkState {
+    /// Being made.
+    Starting,
+    /// Guests reach the outside this way.
+    Up(UplinkMode),
+    /// Guests do not reach the outside; the text says why and what helps.
+    Down(String),
+}
+
+/// Makes the uplink in the background and watches over it.
+pub(super) async fn run(
+    host: Arc<HostSide>,
+    namespaces: Namespaces,
+    mode: UplinkMode,
+    state: watch::Sender<UplinkState>,
+) {
+    let candidates: &[UplinkMode] = match mode {
+        UplinkMode::None => {
+            state.send_replace(UplinkState::Down("not wanted (uplink 'none')".to_owned()));
+            return;
+        }
+        UplinkMode::Auto => &[UplinkMode::Pasta, UplinkMode::Slirp4netns],
+        UplinkMode::Pasta => &[UplinkMode::Pasta],
+        UplinkMode::Slirp4netns => &[UplinkMode::Slirp4netns],
+        UplinkMode::Veth => &[UplinkMode::Veth],
+    };
+    let mut reasons = Vec::new();
+    for &mode in candidates {
+        match Running::start(&host, &namespaces, mode).await {
+            Ok(running) => {
+                tracing::debug!(%mode, "uplink is up");
+                state.send_replace(UplinkState::Up(mode));
+                let output = running.ended().await;
+                let reason = format!("{mode} has ended: {output}");
+                tracing::warn!("guests have lost the outside: {reason}");
+                state.send_replace(UplinkState::Down(reason));
+                return;
+            }
+            Err(error) => reasons.push(error.to_string()),
+        }
+    }
+    let reason = reasons.join("; ");
+    tracing::warn!("guests run without the outside: {reason}");
+    state.send_replace(UplinkState::Down(reason));
+}
+
+/// An uplink's program at work; its output ends when it does.
+struct Running {
+    output: Lines<BufReader<pipe::Receiver>>,
+    last: Vec<String>,
+}
+
+impl Running {
+    async fn start(host: &HostSide, namespaces: &Namespaces, mode: UplinkMode) -> Result<Self> {
+        let refused = |message: String| FabricError::Uplink { mode, message };
+        let (tool, arguments) = match mode {
+            UplinkMode::Slirp4netns => (tools::SLIRP, slirp_arguments(namespaces)),
+            _ => (tools::PASTA, pasta_arguments(namespaces)),
+        };
+        let request = spawn_request(tool, arguments, namespaces)?;
+        let mut fds: Vec<BorrowedFd<'_>> = vec![namespaces.net.as_fd()];
+        fds.extend(namespaces.user.as_ref().map(AsFd::as_fd));
+        let output = host.start(&request, &fds).map_err(refused)?;
+        let output =
+            pipe::Receiver::from_owned_fd(output).map_err(FabricError::io("read from a pipe"))?;
+        let mut running = Self {
+            output: BufReader::new(output).lines(),
+            last: Vec::new(),
+        };
+        running.ready().await.map_err(refused)?;
+        Ok(running)
+    }
+
+    /// Waits until the interface is there with its address.
+    async fn ready(&mut self) -> Result<(), String> {
+        let links = Links::connect().map_err(|error| error.to_string())?;
+        let deadline = Instant::now() + READY_MAX;
+        loop {
+            if links
+                .has_address(UPLINK)
+                .await
+                .map_err(|error| error.to_string())?
+            {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(format!(
+                    "no interface after {READY_MAX:?}: {}",
+                    self.shown()
+                ));
+            }
+            tokio::select! {
+                line = self.output.next_line() => match line {
+                    Ok(Some(line)) => self.keep(line),
+                    Ok(None) | Err(_) => return Err(self.shown()),
+                },
+                () = sleep(READY_POLL) => {}
+            }
+        }
+    }
+
+    /// Waits for the program's end; returns what it said last.
+    async fn ended(mut self) -> String {
+        while let Ok(Some(line)) = self.output.next_line().await {
+            tracing::debug!("uplink: {line}");
+            self.keep(line);
+        }
+        self.shown()
+    }
+
+    fn keep(&mut self, line: String) {
+        // pasta notes on standard error that it could not reach the system's log.
+        if line.trim().is_empty() || line.contains("to syslog") {
+            return;
+        }
+        if self.last.len() == SHOWN_LINES {
+            self.last.remove(0);
+        }
+        self.last.push(line);
+    }
+
+    fn shown(&self) -> String {
+        if self.last.is_empty() {
+            "it said nothing".to_owned()
+        } else {
+            self.last.join(", ")
+        }
+    }
+}
+
+fn spawn_request(tool: Tool, arguments: Vec<&str>, namespaces: &Namespaces) -> Result<Request> {
+    let path = tool.path()?;
+    let mut command = vec![path.display().to_string()];
+    command.extend(arguments.into_iter().map(str::to_owned));
+    Ok(Request::Spawn {
+        command,
+        as_nobody: namespaces.root,
+    })
+}
+
+/// The namespaces come as descriptors 0 and 1: no path leads to them that `pasta`, without
+/// `CAP_SYS_PTRACE`, may follow.
+const NET_PATH: &str = "/proc/self/fd/0";
+const USER_PATH: &str = "/proc/self/fd/1";
+
+fn pasta_arguments(namespaces: &Namespaces) -> Vec<&'static str> {
+    let mut arguments = vec![
+        "--foreground",
+        "--ipv4-only",
+        "--config-net",
+        "--ns-ifname",
+        UPLINK,
+        // Addresses of the wire between router and pasta (IETF protocol assignments, RFC 6890):
+        // no host's network and no VPC uses them.
+        "--address",
+        "192.0.0.2",
+        "--netmask",
+        "24",
+        "--gateway",
+        "192.0.0.1",
+        // No way from here to the host's own loopback, and none from the host or the world to us.
+        "--no-map-gw",
+        "--tcp-ports",
+        "none",
+        "--udp-ports",
+        "none",
+        "--tcp-ns",
+        "none",
+        "--udp-ns",
+        "none",
+        "--no-dhcp",
+        "--no-netns-quit",
+        "--netns",
+        NET_PATH,
+    ];
+    if namespaces.user.is_some() {
+        arguments.extend(["--userns", USER_PATH]);
+    }
+    arguments
+}
+
+fn slirp_arguments(namespaces: &Namespaces) -> Vec<&'static str> {
+    let mut arguments = vec![
+        "--configure",
+        "--mtu=65520",
+        "--cidr=192.0.0.0/24",
+        "--disable-host-loopback",
+        "--netns-type=path",
+    ];
+    if namespaces.user.is_some() {
+        arguments.push("--userns-path=/proc/self/fd/1");
+    }
+    arguments.extend([NET_PATH, UPLINK]);
+    arguments
+}
