@@ -5,3 +5,4 @@
 //! virtio or of HTTP.
 
 pub mod block;
+pub mod raw;

@@ -152,7 +152,7 @@ impl Msix {
         for (at, byte) in (offset..u64::MAX).zip(data) {
             let first = at.saturating_mul(8);
             *byte = (0..8).fold(0, |bits, bit| {
-                let vector = usize::try_from(first + bit).unwrap_or(usize::MAX);
+                let vector = usize::try_from(first.saturating_add(bit)).unwrap_or(usize::MAX);
                 let pending = self.entries.get(vector).is_some_and(|entry| entry.pending);
                 bits | u8::from(pending) << bit
             });
