@@ -1,3 +1,40 @@
-//! Developer tasks.
+//! Developer tasks. Each task is one module; this file only reads the command line.
 
-fn main() {}
+mod apt;
+mod cache;
+mod host;
+mod l1;
+mod sh;
+mod terminal;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+
+/// Developer tasks of cumulet. Run as `cargo xtask TASK`.
+#[derive(Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run commands on the emulated x86_64 KVM host ("L1").
+    #[command(subcommand)]
+    Host(Box<host::HostTask>),
+    /// First process of L1 (started by its kernel, not by people).
+    #[command(name = "l1-init", hide = true)]
+    L1Init,
+    /// Command server inside L1 (started by l1-init).
+    #[command(name = "l1-agent", hide = true)]
+    L1Agent,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().task {
+        Task::Host(task) => host::run(*task),
+        Task::L1Init => l1::init::run(),
+        Task::L1Agent => l1::agent::run(),
+    }
+}

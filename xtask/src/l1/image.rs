@@ -1,0 +1,152 @@
+//! L1's root disk and kernel: an unmodified Debian made from packages, without loop devices, mounts or root.
+
+use crate::{apt, cache, sh};
+use anyhow::{Context as _, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Packages beyond Debian's minimal set: what the product needs at run time, what tests look with, and the rival VMM.
+const PACKAGES: &[&str] = &[
+    "ca-certificates",
+    "cpio",
+    "curl",
+    "dosfstools",
+    "e2fsprogs",
+    "ethtool",
+    "iperf3",
+    "iproute2",
+    "iputils-ping",
+    "kmod",
+    "linux-image-cloud-amd64",
+    "mtools",
+    "nftables",
+    "openssh-client",
+    "openssl",
+    "ovmf",
+    "passt",
+    "procps",
+    "qemu-system-x86",
+    "qemu-utils",
+    "seabios",
+    "socat",
+    "strace",
+    "tcpdump",
+    "uidmap",
+    "util-linux",
+    "xfsprogs",
+    "xz-utils",
+    "zstd",
+];
+
+/// Name of L1's ordinary user (uid 1000, in group kvm, with subordinate ids).
+pub(crate) const USER: &str = "dev";
+
+/// Size of the root file system; blocks nobody writes cost nothing.
+const ROOT_SIZE: &str = "6G";
+
+/// First program of L1: finds the seed disk, which holds this very xtask, and becomes it.
+const L1INIT: &str = "#!/bin/sh
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+mount -t devtmpfs devtmpfs /dev
+mount -t ext4 -o ro /dev/nvme0n3 /mnt
+exec /mnt/xtask l1-init
+";
+
+/// Prefers the backported emulator: Debian 12's own is older than the one this project's figures are measured with.
+const PINS: &str = "Package: src:qemu:any src:seabios:any
+Pin: release n=*-backports
+Pin-Priority: 900
+";
+
+/// What the build gives.
+#[derive(Debug)]
+pub(crate) struct Image {
+    /// Raw ext4 root disk. Never opened for writing.
+    pub(crate) root: PathBuf,
+    /// Kernel of the same Debian.
+    pub(crate) kernel: PathBuf,
+}
+
+/// L1's disk and kernel from the cache, built first when the recipe has changed.
+pub(crate) fn ensure() -> Result<Image> {
+    // The workspace's binaries are linked against this machine's C library, so L1 runs the same release.
+    let suite = match apt::codename()?.as_str() {
+        newer @ "trixie" => newer.to_owned(),
+        _ => "bookworm".to_owned(),
+    };
+    let packages = PACKAGES.join(",");
+    let recipe = ["2", &suite, &packages, USER, ROOT_SIZE, L1INIT, PINS];
+    let dir = cache::entry("l1-image", &cache::key(&recipe), true, |dir| {
+        build(dir, &suite, &packages)
+    })?;
+    Ok(Image {
+        root: dir.join("root.img"),
+        kernel: dir.join("vmlinuz"),
+    })
+}
+
+fn build(dir: &Path, suite: &str, packages: &str) -> Result<()> {
+    eprintln!("xtask: building the emulated host's disk ({suite}; about a minute, once)");
+    let uri = apt::archive()?;
+    let mut suites = vec![suite.to_owned(), format!("{suite}-updates")];
+    if suite == "bookworm" {
+        suites.push(format!("{suite}-backports"));
+    }
+    fs::write(dir.join("pins"), PINS)?;
+    fs::write(dir.join("l1init"), L1INIT)?;
+    let sources: Vec<String> = suites
+        .iter()
+        .map(|s| format!("deb {uri} {s} main"))
+        .collect();
+    let log = dir.join("build.log");
+    let mut mmdebstrap = Command::new("mmdebstrap");
+    mmdebstrap
+        .args(["--variant=minbase", "--aptopt=APT::Install-Recommends \"false\""])
+        .arg("--dpkgopt=path-exclude=/usr/share/doc/*")
+        .arg("--dpkgopt=path-exclude=/usr/share/man/*")
+        .arg("--dpkgopt=path-exclude=/usr/share/locale/*")
+        .arg("--setup-hook=mkdir -p \"$1/etc/apt/preferences.d\"")
+        .arg("--setup-hook=upload pins /etc/apt/preferences.d/xtask")
+        .arg(format!("--include={packages}"))
+        .arg("--customize-hook=upload l1init /sbin/l1init")
+        .arg("--customize-hook=chmod 0755 \"$1/sbin/l1init\"; rm -f \"$1\"/boot/initrd*")
+        .arg("--customize-hook=chroot \"$1\" sh -c 'getent group kvm || groupadd --system kvm' >/dev/null")
+        .arg(format!("--customize-hook=chroot \"$1\" useradd -m -u 1000 -G kvm -s /bin/bash {USER}"))
+        .arg("--customize-hook=rm -f \"$1/etc/resolv.conf\" \"$1/etc/hostname\"")
+        .arg("--customize-hook=echo nameserver 192.168.127.3 > \"$1/etc/resolv.conf\"; echo l1 > \"$1/etc/hostname\"; echo '127.0.0.1 localhost l1' > \"$1/etc/hosts\"")
+        .args([suite, "root.tar"])
+        .args(sources)
+        .current_dir(dir)
+        .stdout(fs::File::create(&log)?)
+        .stderr(fs::File::options().append(true).open(&log)?);
+    let status = mmdebstrap
+        .status()
+        .context("cannot start mmdebstrap: run `cargo xtask setup`")?;
+    if !status.success() {
+        bail!(
+            "mmdebstrap ended with {status}; the end of its log:\n{}",
+            crate::l1::tail(&log, 30)
+        );
+    }
+    // Under `unshare` root is this user and the other owners are its subordinate ids, which is how tar can give the
+    // files their owners and mke2fs can record them.
+    let unpack = format!(
+        "set -e; mkdir tree; tar --numeric-owner --xattrs --xattrs-include='*' -xpf root.tar -C tree; \
+         cp tree/boot/vmlinuz-* vmlinuz; mke2fs -q -t ext4 -E lazy_itable_init=1 -d tree root.img {ROOT_SIZE}; rm -rf tree root.tar"
+    );
+    let mut shell = if nix::unistd::geteuid().is_root() {
+        Command::new("sh")
+    } else {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--map-auto", "--map-root-user", "--", "sh"]);
+        unshare
+    };
+    sh::run(
+        shell
+            .args(["-c", &unpack])
+            .current_dir(dir)
+            .stdout(fs::File::options().append(true).open(&log)?),
+    )?;
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! The emulated x86_64 KVM host, called L1: an unmodified Debian in QEMU's TCG with nested SVM, for machines whose own
+//! KVM cannot run guests. See docs/emulated-host.md.
+//!
+//! Who is who: `client` (in `cargo xtask host …`) asks the `owner` (one background process per L1, which runs QEMU
+//! and ends it when idle) for a lease, then speaks `proto` to the `agent` inside L1.
+
+pub(crate) mod agent;
+pub(crate) mod client;
+mod exec;
+mod files;
+mod image;
+pub(crate) mod init;
+pub(crate) mod owner;
+pub(crate) mod proto;
+mod qemu;
+
+use anyhow::Result;
+use std::path::PathBuf;
+
+/// What kind of L1, and how large.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Flavour {
+    /// Memory in MiB.
+    pub(crate) memory_mib: u32,
+    /// Count instructions instead of time: one vCPU, one thread, repeatable to 0.2 % (for benchmarks).
+    pub(crate) icount: bool,
+    /// Seconds without a client after which the L1 ends.
+    pub(crate) idle_seconds: u64,
+    /// Raw disk images that L1 sees as /dev/nvme0n4 and on; writes to them are dropped when L1 ends.
+    pub(crate) disks: Vec<PathBuf>,
+}
+
+impl Flavour {
+    /// Number of L1's CPUs.
+    pub(crate) fn cpus(&self) -> u32 {
+        if self.icount { 1 } else { 2 }
+    }
+}
+
+/// The folder of this workspace's L1 of that flavour: socket, console log, owner's log.
+pub(crate) fn run_dir(icount: bool) -> Result<PathBuf> {
+    let workspace = crate::workspace::root()?;
+    let key = crate::cache::key(&[workspace.as_os_str().as_encoded_bytes()]);
+    let kind = if icount { "icount" } else { "l1" };
+    Ok(crate::cache::root()?
+        .join("run")
+        .join(format!("{kind}-{key}")))
+}
+
+/// The last lines of a text file, for error messages.
+pub(crate) fn tail(path: &std::path::Path, lines: usize) -> String {
+    let text = std::fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}

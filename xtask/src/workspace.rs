@@ -1,0 +1,112 @@
+//! Where this workspace and its build results are.
+
+use anyhow::{Context as _, Result};
+use std::path::{Path, PathBuf};
+
+/// Root of the workspace: where cargo says xtask's own manifest is, or where this program was compiled.
+pub(crate) fn root() -> Result<PathBuf> {
+    let manifest =
+        std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let root = Path::new(&manifest)
+        .parent()
+        .context("xtask's manifest has no parent directory")?;
+    root.canonicalize()
+        .with_context(|| format!("cannot find the workspace at {}", root.display()))
+}
+
+/// Cargo's target directory.
+pub(crate) fn target() -> Result<PathBuf> {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => Ok(dir.into()),
+        None => Ok(root()?.join("target")),
+    }
+}
+
+/// Where cargo puts the binaries of a profile (`dev` uses the directory `debug`).
+pub(crate) fn profile_dir(profile: &str) -> Result<PathBuf> {
+    let name = if profile == "dev" { "debug" } else { profile };
+    Ok(target()?.join(name))
+}
+
+/// Builds the product's binaries.
+pub(crate) fn build_binaries(profile: &str) -> Result<()> {
+    crate::sh::run(cargo()?.args(["build", "--profile", profile]).args([
+        "-p",
+        "cumulet-vmm",
+        "-p",
+        "cumulet-agent",
+        "--bins",
+    ]))
+}
+
+/// Builds one test binary and gives its path. `NAME` is tests/tests/NAME.rs; `PACKAGE/NAME` the same of another
+/// package; `PACKAGE` alone (a workspace member's name) its unit tests.
+pub(crate) fn build_test(test: &str, profile: &str) -> Result<PathBuf> {
+    let members = [
+        "cumulet-vmm",
+        "cumulet-agent",
+        "cumulet-imds",
+        "cumulet-images",
+        "xtask",
+    ];
+    let (package, target) = match test.split_once('/') {
+        Some((package, name)) => (package, ["--test", name]),
+        None if members.contains(&test) => (test, ["--lib", ""]),
+        None => ("cumulet-tests", ["--test", test]),
+    };
+    let mut build = cargo()?;
+    build
+        .args([
+            "test",
+            "--no-run",
+            "--profile",
+            profile,
+            "--message-format",
+            "json",
+            "-p",
+            package,
+        ])
+        .args(target.iter().filter(|word| !word.is_empty()))
+        .stderr(std::process::Stdio::inherit());
+    let executables = executables(&build_output(&mut build)?);
+    match executables.as_slice() {
+        [(_, path)] => Ok(path.clone()),
+        other => anyhow::bail!("{test:?} names {} test binaries, not one", other.len()),
+    }
+}
+
+/// Every test binary of the end-to-end crate with its name.
+pub(crate) fn executables(messages: &str) -> Vec<(String, PathBuf)> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| {
+            message["reason"] == "compiler-artifact" && message["profile"]["test"] == true
+        })
+        .filter_map(|message| {
+            let path = message["executable"].as_str()?;
+            Some((
+                message["target"]["name"].as_str()?.to_owned(),
+                PathBuf::from(path),
+            ))
+        })
+        .collect()
+}
+
+fn build_output(build: &mut std::process::Command) -> Result<String> {
+    let out = build
+        .output()
+        .with_context(|| format!("cannot start `{}`", crate::sh::show(build)))?;
+    if !out.status.success() {
+        anyhow::bail!("`{}` ended with {}", crate::sh::show(build), out.status);
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+/// Cargo, in this workspace.
+pub(crate) fn cargo() -> Result<std::process::Command> {
+    let mut cargo =
+        std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root()?);
+    Ok(cargo)
+}
