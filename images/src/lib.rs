@@ -6,3 +6,5 @@
 
 pub mod block;
 pub mod raw;
+pub mod io;
+pub mod volume;
