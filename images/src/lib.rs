@@ -5,6 +5,6 @@
 //! virtio or of HTTP.
 
 pub mod block;
-pub mod raw;
 pub mod io;
+pub mod raw;
 pub mod volume;
