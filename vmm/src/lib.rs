@@ -9,3 +9,4 @@ pub mod device;
 pub mod event_loop;
 pub mod pci;
 pub mod probe;
+pub mod virtio;

@@ -119,8 +119,11 @@ impl Msix {
 
     /// The guest wrote the message control word.
     pub fn set_control(&mut self, control: u16) {
-        self.control = control;
-        self.deliver_pending();
+        let control = control & (CONTROL_ENABLE | CONTROL_MASK_ALL);
+        if control != self.control {
+            self.control = control;
+            self.deliver_pending();
+        }
     }
 
     /// Reads the vector table.
