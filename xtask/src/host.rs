@@ -4,7 +4,7 @@ use crate::l1::client::{self, Lease};
 use crate::l1::owner::{self, Ask, Tell};
 use crate::l1::proto::Exec;
 use crate::l1::{self, Flavour};
-use crate::workspace;
+use crate::{payload, workspace};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use std::io::{IsTerminal as _, Read};
@@ -105,6 +105,10 @@ pub(crate) struct ExecArgs {
     /// Build the test binary tests/tests/NAME.rs of the crate `cumulet-tests` (or PACKAGE/NAME, or PACKAGE for its unit tests), push and run it; the command is its arguments.
     #[arg(long, value_name = "[PACKAGE/]NAME")]
     test: Option<String>,
+    /// Send the test guest (`cargo xtask payload`) too and name its folder in CUMULET_PAYLOAD_DIR; implied by `--test` for
+    /// the end-to-end crate.
+    #[arg(long)]
+    payload: bool,
     /// Run as this user of L1 (there is `dev`, an ordinary user in group kvm) instead of root.
     #[arg(long)]
     user: Option<String>,
@@ -193,6 +197,11 @@ fn exec(args: ExecArgs) -> Result<()> {
     if args.build {
         workspace::build_binaries(&args.profile)?;
     }
+    let end_to_end = args.test.as_ref().is_some_and(|name| !name.contains('/'));
+    let payload = match args.payload || end_to_end {
+        true => Some(payload::ensure()?),
+        false => None,
+    };
     let mut argv = args.command;
     let mut pushes = Vec::new();
     if let Some(test) = &args.test {
@@ -215,7 +224,10 @@ fn exec(args: ExecArgs) -> Result<()> {
     for (local, remote) in &pushes {
         lease.push(local, remote)?;
     }
-    let mut env = Vec::new();
+    let mut env = vec![("CUMULET_BIN_DIR".to_owned(), BIN.to_owned())];
+    if let Some(payload) = payload {
+        env.push((payload::ENV.to_owned(), payload::push(&payload, &lease)?));
+    }
     for pair in &args.env {
         let (name, value) = pair
             .split_once('=')

@@ -4,6 +4,7 @@ mod apt;
 mod cache;
 mod host;
 mod l1;
+mod payload;
 mod sh;
 mod terminal;
 mod workspace;
@@ -23,6 +24,8 @@ enum Task {
     /// Run commands on the emulated x86_64 KVM host ("L1").
     #[command(subcommand)]
     Host(Box<host::HostTask>),
+    /// Build the test guest: stock kernels and our initramfs.
+    Payload(payload::PayloadArgs),
     /// First process of L1 (started by its kernel, not by people).
     #[command(name = "l1-init", hide = true)]
     L1Init,
@@ -34,6 +37,7 @@ enum Task {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Host(task) => host::run(*task),
+        Task::Payload(args) => payload::run(&args),
         Task::L1Init => l1::init::run(),
         Task::L1Agent => l1::agent::run(),
     }
