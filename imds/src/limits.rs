@@ -85,3 +85,64 @@ impl Drop for Permit {
 fn lock(clients: &Mutex<HashMap<String, Client>>) -> MutexGuard<'_, HashMap<String, Client>> {
     clients.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(per_instance: usize, all: usize, rate: u32) -> Limits {
+        Limits::new(Config {
+            connections_per_instance: per_instance,
+            connections: all,
+            rate_per_instance: rate,
+            ..Config::default()
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn n5_counts_open_connections_by_instance_and_in_all() {
+        let limits = limits(2, 3, 1000);
+        let first = limits.admit("i-1").unwrap();
+        let _second = limits.admit("i-1").unwrap();
+        assert!(limits.admit("i-1").is_none());
+        let _other = limits.admit("i-2").unwrap();
+        assert!(limits.admit("i-3").is_none(), "three in all");
+        drop(first);
+        assert!(limits.admit("i-1").is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn n5_makes_a_fast_instance_wait_and_only_that() {
+        let limits = limits(1000, 1000, 2);
+        let start = Instant::now();
+        for _ in 0..=2 * BURST {
+            limits.admit("i-1").unwrap().wait_for_turn().await;
+        }
+        assert_eq!(
+            start.elapsed(),
+            Duration::ZERO,
+            "a burst of ten seconds' worth"
+        );
+        for _ in 0..6 {
+            limits.admit("i-1").unwrap().wait_for_turn().await;
+        }
+        // Tokio's paused clock counts in whole milliseconds.
+        let waited = start.elapsed();
+        assert_eq!(
+            waited.as_secs(),
+            3,
+            "six more at two a second, but waited {waited:?}"
+        );
+        limits.admit("i-2").unwrap().wait_for_turn().await;
+        assert_eq!(start.elapsed(), waited);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn forgets_who_is_gone() {
+        let limits = limits(10, 10, 1);
+        drop(limits.admit("i-1").unwrap());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        drop(limits.admit("i-2").unwrap());
+        assert_eq!(lock(&limits.clients).len(), 1);
+    }
+}

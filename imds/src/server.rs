@@ -6,7 +6,6 @@
 //! packets whose source address is not the sender's.
 
 use std::convert::Infallible;
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -70,8 +69,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            connections_per_instance: 64,
-            connections: 4096,
+            connections_per_instance: 32,
+            connections: 1024,
             rate_per_instance: 200,
             head_time: Duration::from_secs(20),
             connection_time: Duration::from_secs(60),
@@ -83,22 +82,16 @@ impl Default for Config {
 }
 
 /// Serves the metadata on `listener` until the returned future is dropped; that closes the
-/// listener and every connection.
+/// listener and every connection. Failures are logged and cost one connection.
 ///
-/// Must run inside a Tokio runtime with I/O and time. The listener may have been made in another
-/// network namespace: connections stay in the namespace of their listener.
-///
-/// # Errors
-/// Only at the start, when the listener cannot be used. Later failures are logged and cost one
-/// connection.
+/// The listener may have been made in another network namespace: connections stay in the
+/// namespace of their listener.
 pub async fn serve(
-    listener: std::net::TcpListener,
+    listener: TcpListener,
     lookup: impl Lookup,
     keys: Arc<Keys>,
     config: Config,
-) -> io::Result<Infallible> {
-    listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
+) -> Infallible {
     let service = Arc::new(Service {
         lookup,
         keys,

@@ -67,10 +67,11 @@ impl Service {
             .enable_all()
             .build()
             .expect("a runtime");
-        runtime.spawn(async move {
-            let Err(failure) = serve(listener, lookup, keys, config).await;
-            panic!("the service ended: {failure}");
-        });
+        listener.set_nonblocking(true).expect("a socket option");
+        let inside = runtime.enter();
+        let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+        drop(inside);
+        runtime.spawn(serve(listener, lookup, keys, config));
         Self {
             address,
             views,
