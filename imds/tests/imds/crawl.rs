@@ -7,7 +7,7 @@ use cumulet_imds::{Moment, respond};
 use proptest::prelude::*;
 
 use crate::client::{Service, keys};
-use crate::tree;
+use crate::views;
 
 /// cloud-init 22.4.2, `sources/DataSourceEc2.py` and `sources/helpers/ec2.py`.
 struct CloudInit<'a> {
@@ -165,7 +165,7 @@ fn c7_cloud_init_crawls_a_plain_instance() {
 
 #[test]
 fn c7_cloud_init_crawls_an_instance_with_everything() {
-    let mut view = tree::full();
+    let mut view = views::full();
     view.options.tokens_required = true;
     for key in ["ok:@=+,._-1", "größe", "a=b"] {
         view.tags.insert(key.into(), "value".into());
@@ -196,7 +196,7 @@ fn c7_cloud_init_crawls_a_bare_instance() {
 /// botocore's `InstanceMetadataFetcher` and `InstanceMetadataRegionFetcher`.
 #[test]
 fn s1_botocore_fetches_role_credentials_and_region() {
-    let mut view = tree::full();
+    let mut view = views::full();
     view.options.tokens_required = true;
     let service = Service::start(view);
     let agent = "user-agent: Boto3/1.44.5";
@@ -290,7 +290,7 @@ prop_compose! {
         role in "\\PC{0,12}|[a-z=./ %\n]{0,8}",
         full in any::<bool>(),
     ) -> InstanceView {
-        let mut view = if full { tree::full() } else { InstanceView::example() };
+        let mut view = if full { views::full() } else { InstanceView::example() };
         view.options.tokens_required = false;
         view.tags = tags;
         view.public_keys =

@@ -5,13 +5,7 @@ use std::io::Write as _;
 use cumulet_imds::view::{InstanceView, PublicKey};
 
 use crate::client::{Reply, Service};
-
-/// An instance that may be read without a token.
-fn open() -> InstanceView {
-    let mut view = InstanceView::example();
-    view.options.tokens_required = false;
-    view
-}
+use crate::views::open;
 
 #[test]
 fn f1_a_leafs_headers_in_order() {

@@ -2,6 +2,7 @@
 
 mod client;
 mod crawl;
+mod dynamic;
 mod format;
 mod hop_limit;
 mod hostile;
@@ -10,3 +11,4 @@ mod reads;
 mod service;
 mod tokens;
 mod tree;
+mod views;
