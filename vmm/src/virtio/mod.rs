@@ -16,6 +16,7 @@
 //!
 //! Lock order: PCI root, then a device's handler, then its [`Link`]. Handlers never call the root.
 
+pub mod blk;
 pub mod chain;
 pub mod link;
 pub mod queue;
