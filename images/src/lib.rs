@@ -5,6 +5,12 @@
 //! virtio or of HTTP.
 
 pub mod block;
+pub mod boot;
+pub mod fs;
 pub mod io;
+pub mod layout;
+pub mod partition;
 pub mod raw;
+pub mod slice;
+pub mod testing;
 pub mod volume;
