@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use crate::{bench, disk, net, net_if, power, system, torture};
+use crate::{bench, disk, hostile, net, net_if, power, system, torture};
 
 /// The arguments of a command: the JSON object that is the whole line.
 pub(crate) struct Args(Value);
@@ -77,6 +77,7 @@ fn obey(line: &str) -> Result<Value> {
         "udp_echo" => net::udp_echo(&args),
         "icmp" => net::icmp(&args),
         "http" => net::http(&args),
+        "hostile" => hostile::run(&args),
         "ignore_button" => {
             power::ignore_button();
             Ok(json!(null))

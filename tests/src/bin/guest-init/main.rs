@@ -11,6 +11,7 @@ mod boot;
 mod command;
 mod console;
 mod disk;
+mod hostile;
 mod mem;
 mod net;
 mod net_if;
