@@ -6,6 +6,9 @@ use crate::sh;
 use anyhow::{Context as _, Result, bail};
 use std::process::Command;
 
+/// Public keys that Debian signs its archives with (package debian-archive-keyring).
+pub(crate) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// One `main` source of the machine's own apt configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Source {

@@ -5,6 +5,7 @@ mod cache;
 mod host;
 mod l1;
 mod payload;
+mod setup;
 mod sh;
 mod terminal;
 mod workspace;
@@ -21,6 +22,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Install the Debian packages that the other tasks need (they call this themselves).
+    Setup,
     /// Run commands on the emulated x86_64 KVM host ("L1").
     #[command(subcommand)]
     Host(Box<host::HostTask>),
@@ -36,6 +39,7 @@ enum Task {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
+        Task::Setup => setup::ensure(),
         Task::Host(task) => host::run(*task),
         Task::Payload(args) => payload::run(&args),
         Task::L1Init => l1::init::run(),

@@ -117,6 +117,7 @@ fn ask(connection: &mut UnixStream, what: &Ask) -> Result<()> {
 
 fn start_owner(dir: &Path, flavour: &Flavour) -> Result<UnixStream> {
     crate::cache::private_dir(dir)?;
+    crate::setup::ensure()?;
     // Here, in the foreground, so that its progress is seen.
     super::image::ensure()?;
     let log = File::create(dir.join("owner.log"))?;
