@@ -51,11 +51,21 @@ pub(crate) enum HostTask {
     Owner(Size),
 }
 
-#[derive(Args, Clone, Copy)]
+#[derive(Args, Clone)]
 pub(crate) struct Kind {
+    /// Another L1 than the usual one: each name is a machine of its own.
+    #[arg(long)]
+    name: Option<String>,
     /// The L1 that counts instructions instead of time (one CPU, slow, repeatable): for benchmarks.
     #[arg(long)]
     icount: bool,
+}
+
+impl Kind {
+    fn name(&self) -> &str {
+        let usual = if self.icount { "icount" } else { "l1" };
+        self.name.as_deref().unwrap_or(usual)
+    }
 }
 
 /// What L1 to use; only the start of a new one looks at anything but `--icount`.
@@ -81,6 +91,7 @@ impl Size {
                 .with_context(|| format!("cannot find the disk {}", disk.display()))
         });
         Ok(Flavour {
+            name: self.kind.name().to_owned(),
             memory_mib: self.memory,
             icount: self.kind.icount,
             idle_seconds: self.idle,
@@ -153,17 +164,17 @@ pub(crate) fn run(task: HostTask) -> Result<()> {
             size,
         } => client::lease(&size.flavour()?)?.pull(&remote, &local),
         HostTask::Start(size) => client::lease(&size.flavour()?).map(drop),
-        HostTask::Stop(kind) => client::query(kind.icount, &Ask::Stop).map(drop),
-        HostTask::Status(kind) => status(kind),
+        HostTask::Stop(kind) => client::query(kind.name(), &Ask::Stop).map(drop),
+        HostTask::Status(kind) => status(&kind),
         HostTask::Owner(size) => {
             let flavour = size.flavour()?;
-            owner::run(&l1::run_dir(flavour.icount)?, &flavour)
+            owner::run(&l1::run_dir(&flavour.name)?, &flavour)
         }
     }
 }
 
-fn status(kind: Kind) -> Result<()> {
-    match client::query(kind.icount, &Ask::Status)? {
+fn status(kind: &Kind) -> Result<()> {
+    match client::query(kind.name(), &Ask::Status)? {
         Some(Tell::Status {
             pid,
             ready,
@@ -256,7 +267,7 @@ fn exec(args: ExecArgs) -> Result<()> {
         true => Some(Box::new(std::io::stdin())),
         false => None,
     };
-    let exit = lease.exec(&request, input, std::io::stdout(), std::io::stderr());
+    let exit = lease.exec(&request, input, None, client::pass_on);
     drop(raw);
     let exit = match exit {
         Ok(exit) => exit,

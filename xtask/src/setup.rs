@@ -149,7 +149,8 @@ fn as_root(line: &str) -> Result<()> {
         );
     };
     eprintln!("xtask: {line}");
-    sh::run(shell.args(["-c", line]))
+    // What tasks print on standard output is for programs to read.
+    sh::run(shell.args(["-c", &format!("{{ {line}; }} >&2")]))
 }
 
 fn quote(text: &str) -> String {

@@ -31,6 +31,18 @@ impl std::fmt::Display for Lost {
 
 impl std::error::Error for Lost {}
 
+/// A command took longer than its guard allows and was killed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Overdue(pub(crate) Duration);
+
+impl std::fmt::Display for Overdue {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(to, "killed: it did not end within {} s", self.0.as_secs())
+    }
+}
+
+impl std::error::Error for Overdue {}
+
 /// The right to use an L1; it stays up at least as long as this value lives.
 pub(crate) struct Lease {
     port: u16,
@@ -47,7 +59,7 @@ impl Drop for Lease {
 
 /// Takes a lease, starting L1 first when none runs.
 pub(crate) fn lease(flavour: &Flavour) -> Result<Lease> {
-    let dir = super::run_dir(flavour.icount)?;
+    let dir = super::run_dir(&flavour.name)?;
     let mut connection = match connect(&dir) {
         Some(connection) => connection,
         None => start_owner(&dir, flavour)?,
@@ -91,8 +103,8 @@ pub(crate) fn lease(flavour: &Flavour) -> Result<Lease> {
 }
 
 /// Asks the owner of a running L1; `None` when there is none.
-pub(crate) fn query(icount: bool, what: &Ask) -> Result<Option<Tell>> {
-    let Some(mut connection) = connect(&super::run_dir(icount)?) else {
+pub(crate) fn query(name: &str, what: &Ask) -> Result<Option<Tell>> {
+    let Some(mut connection) = connect(&super::run_dir(name)?) else {
         return Ok(None);
     };
     ask(&mut connection, what)?;
@@ -123,7 +135,8 @@ fn start_owner(dir: &Path, flavour: &Flavour) -> Result<UnixStream> {
     let log = File::create(dir.join("owner.log"))?;
     let mut owner = Command::new("/proc/self/exe");
     owner
-        .args(["host", "owner", "--memory", &flavour.memory_mib.to_string()])
+        .args(["host", "owner", "--name", &flavour.name])
+        .args(["--memory", &flavour.memory_mib.to_string()])
         .args(["--idle", &flavour.idle_seconds.to_string()]);
     if flavour.icount {
         owner.arg("--icount");
@@ -267,14 +280,16 @@ impl Lease {
         }
     }
 
-    /// Runs a command, passing its output on as it comes; `input` (when given) is read in the background.
+    /// Runs a command, passing its output on as it comes; `input` (when given) is read in the background. With a
+    /// `guard` the command (and all it started) is killed when that time has passed: [`Overdue`].
     pub(crate) fn exec(
         &self,
         exec: &Exec,
         input: Option<Box<dyn Read + Send>>,
-        mut out: impl Write,
-        mut err: impl Write,
+        guard: Option<Duration>,
+        mut take: impl FnMut(Stream, &[u8]) -> Result<()>,
     ) -> Result<Exit> {
+        let started = Instant::now();
         let mut stream = self
             .open(Request::Exec(exec.clone()))
             .map_err(|error| self.explain(error))?;
@@ -295,24 +310,47 @@ impl Lease {
             None => proto::send(&mut sender, kind::END, &[])?,
         }
         loop {
+            if let Some(guard) = guard {
+                let left = guard.saturating_sub(started.elapsed());
+                if left.is_zero() {
+                    // The agent kills the command when the connection closes.
+                    return Err(Overdue(guard).into());
+                }
+                stream.set_read_timeout(Some(left))?;
+            }
             let frame = match proto::receive(&mut stream) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return Err(self.explain(anyhow!("L1 closed the connection"))),
+                Err(_) if guard.is_some_and(|guard| started.elapsed() >= guard) => continue,
                 Err(error) => return Err(self.explain(error)),
             };
             match frame.kind {
-                kind::OUT => {
-                    out.write_all(&frame.payload)?;
-                    out.flush()?;
-                }
-                kind::ERR => {
-                    err.write_all(&frame.payload)?;
-                    err.flush()?;
-                }
+                kind::OUT => take(Stream::Out, &frame.payload)?,
+                kind::ERR => take(Stream::Err, &frame.payload)?,
                 kind::DONE => return Ok(serde_json::from_slice(&frame.payload)?),
                 kind::FAIL => bail!("{}", String::from_utf8_lossy(&frame.payload)),
                 other => bail!("unexpected frame of kind {other}"),
             }
         }
     }
+}
+
+/// Where a command printed something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Out,
+    Err,
+}
+
+/// Passes a command's output on to this program's own.
+pub(crate) fn pass_on(stream: Stream, bytes: &[u8]) -> Result<()> {
+    match stream {
+        Stream::Out => {
+            let mut out = std::io::stdout();
+            out.write_all(bytes)?;
+            out.flush()?;
+        }
+        Stream::Err => std::io::stderr().write_all(bytes)?,
+    }
+    Ok(())
 }

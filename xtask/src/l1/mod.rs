@@ -20,6 +20,8 @@ use std::path::PathBuf;
 /// What kind of L1, and how large.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Flavour {
+    /// Which of this workspace's L1s: each name has its own machine.
+    pub(crate) name: String,
     /// Memory in MiB.
     pub(crate) memory_mib: u32,
     /// Count instructions instead of time: one vCPU, one thread, repeatable to 0.2 % (for benchmarks).
@@ -37,14 +39,13 @@ impl Flavour {
     }
 }
 
-/// The folder of this workspace's L1 of that flavour: socket, console log, owner's log.
-pub(crate) fn run_dir(icount: bool) -> Result<PathBuf> {
+/// The folder of this workspace's L1 of that name: socket, console log, owner's log.
+pub(crate) fn run_dir(name: &str) -> Result<PathBuf> {
     let workspace = crate::workspace::root()?;
     let key = crate::cache::key(&[workspace.as_os_str().as_encoded_bytes()]);
-    let kind = if icount { "icount" } else { "l1" };
     Ok(crate::cache::root()?
         .join("run")
-        .join(format!("{kind}-{key}")))
+        .join(format!("{name}-{key}")))
 }
 
 /// The last lines of a text file, for error messages.
