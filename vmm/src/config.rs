@@ -1,8 +1,12 @@
 //! What the user may say about a machine: one JSON document, validated once.
 
+mod validate;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use validate::{Invalid, Problem, parse_mac};
 
 /// A whole machine. Given to `cumulet-vmm --config FILE` (`-` reads standard input).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

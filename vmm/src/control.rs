@@ -113,3 +113,15 @@ pub enum EndReason {
         message: String,
     },
 }
+
+impl EndReason {
+    /// The process's exit status for this reason.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::GuestPoweroff | Self::PowerButton | Self::GuestReboot | Self::Quit => 0,
+            Self::InternalError { .. } => 1,
+            Self::VcpuError { .. } => 2,
+        }
+    }
+}

@@ -1,3 +1,61 @@
 //! `cumulet-vmm`: one process, one virtual machine.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use cumulet_vmm::control::EndReason;
+use cumulet_vmm::resources::Resources;
+use cumulet_vmm::run;
+use cumulet_vmm::trace::Timeline;
+
+use crate::cli::{Action, Cli};
+
+fn main() -> ExitCode {
+    let timeline = Arc::new(Timeline::default());
+    Timeline::mark(&timeline.main);
+    let reason = match execute(&timeline) {
+        Ok(Some(reason)) => reason,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cumulet-vmm: {error:#}");
+            EndReason::InternalError {
+                message: format!("{error:#}"),
+            }
+        }
+    };
+    if let EndReason::VcpuError { registers, .. } = &reason {
+        eprint!("{registers}");
+    }
+    // The last line, for programs.
+    if let Ok(line) = serde_json::to_string(&reason) {
+        eprintln!("{line}");
+    }
+    reason.exit_code().into()
+}
+
+fn execute(timeline: &Arc<Timeline>) -> Result<Option<EndReason>> {
+    let config = match Cli::parse().action()? {
+        Action::Print(text) => {
+            println!("{text}");
+            return Ok(None);
+        }
+        Action::Check(config) => {
+            config.validate()?;
+            println!("the configuration is valid");
+            return Ok(None);
+        }
+        Action::Run(config) => config,
+    };
+    config
+        .validate()
+        .context("the configuration is not valid")?;
+    if config.trace {
+        timeline.mark_exec();
+    }
+    let resources = Resources::open(&config)?;
+    Ok(Some(run::run(&config, resources, timeline)?))
+}

@@ -176,7 +176,7 @@ pub fn run_on(device: &Path) -> Result<Fitness, Unfit> {
     })
 }
 
-fn open(device: &Path) -> Result<Kvm, Unfit> {
+pub(crate) fn open(device: &Path) -> Result<Kvm, Unfit> {
     use std::os::unix::ffi::OsStrExt;
     let fault = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => Unfit::Absent(device.to_path_buf()),

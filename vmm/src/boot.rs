@@ -1,0 +1,106 @@
+//! Where kernel, initial RAM disk and command line come from.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+
+use vm_memory::bitmap::BitmapSlice;
+use vm_memory::{ReadVolatile, VolatileMemoryError, VolatileSlice};
+
+/// Bytes copied at a time out of an image's file system.
+const COPY: usize = 256 << 10;
+
+/// What one boot needs.
+#[derive(Debug)]
+pub struct Payload {
+    /// The kernel.
+    pub kernel: BootFile,
+    /// The initial RAM disk.
+    pub initrd: Option<BootFile>,
+    /// The whole command line.
+    pub cmdline: String,
+}
+
+/// A file inside a disk image.
+pub trait ImageFile: Read + Seek + Send {}
+impl<T: Read + Seek + Send> ImageFile for T {}
+
+/// A kernel or initial RAM disk.
+pub enum BootFile {
+    /// A file of the host: read straight into guest RAM.
+    Host(File),
+    /// A file inside a disk image.
+    Image(Box<dyn ImageFile>),
+}
+
+impl BootFile {
+    /// Size in bytes; the position is at the start afterwards.
+    ///
+    /// # Errors
+    /// When the file cannot be sought.
+    pub fn size(&mut self) -> io::Result<u64> {
+        let size = self.seek(SeekFrom::End(0))?;
+        self.rewind()?;
+        Ok(size)
+    }
+}
+
+impl std::fmt::Debug for BootFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Host(file) => file.fmt(f),
+            Self::Image(_) => f.write_str("ImageFile"),
+        }
+    }
+}
+
+impl Read for BootFile {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Host(file) => file.read(buf),
+            Self::Image(file) => file.read(buf),
+        }
+    }
+}
+
+impl Seek for BootFile {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        match self {
+            Self::Host(file) => file.seek(position),
+            Self::Image(file) => file.seek(position),
+        }
+    }
+}
+
+impl ReadVolatile for BootFile {
+    fn read_volatile<B: BitmapSlice>(
+        &mut self,
+        buf: &mut VolatileSlice<B>,
+    ) -> Result<usize, VolatileMemoryError> {
+        match self {
+            Self::Host(file) => file.read_volatile(buf),
+            Self::Image(file) => {
+                let mut copy = vec![0; buf.len().min(COPY)];
+                let read = file.read(&mut copy).map_err(VolatileMemoryError::IOError)?;
+                buf.copy_from(&copy[..read]);
+                Ok(read)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    #[test]
+    fn an_image_file_fills_a_volatile_slice() {
+        let data: Vec<u8> = (0..600_000_u32).map(|n| n.to_le_bytes()[1]).collect();
+        let mut file = BootFile::Image(Box::new(Cursor::new(data.clone())));
+        assert_eq!(file.size().unwrap(), 600_000);
+        let mut target = vec![0; data.len()];
+        let mut slice = VolatileSlice::from(target.as_mut_slice());
+        file.read_exact_volatile(&mut slice).unwrap();
+        assert_eq!(target, data);
+    }
+}

@@ -1,0 +1,229 @@
+//! Everything the machine needs from the host, opened before privileges are dropped.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use kvm_ioctls::Kvm;
+
+use crate::boot::{BootFile, Payload};
+use crate::config::{BootConfig, ControlConfig, VmConfig};
+use crate::probe::{self, KVM_DEVICE};
+
+/// Why something could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ResourceError {
+    /// KVM.
+    #[error("{0}. `cumulet doctor` says more")]
+    Kvm(probe::Unfit),
+    /// A file that the configuration names.
+    #[error("{field}: cannot open {}", path.display())]
+    File {
+        /// Field of the configuration.
+        field: String,
+        /// The path there.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Only until the resolver is there.
+    #[error("boot.disk: this build boots kernel files only; give boot.kernel")]
+    DiskBoot,
+    /// The control socket.
+    #[error("control: cannot listen on {}", path.display())]
+    Listen {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Another VMM listens there.
+    #[error("control: another process listens on {}; is this machine running already?", .0.display())]
+    ControlBusy(PathBuf),
+    /// An inherited descriptor.
+    #[error("{field}: descriptor {fd} is not open or not what it should be")]
+    Descriptor {
+        /// Field of the configuration.
+        field: String,
+        /// Its number.
+        fd: i32,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Opened resources.
+pub struct Resources {
+    /// KVM's device.
+    pub kvm: Kvm,
+    /// What to boot.
+    pub boot: BootSource,
+    /// Console log.
+    pub console_log: Option<File>,
+    /// Control socket.
+    pub control: Option<UnixListener>,
+}
+
+/// Where each boot gets its payload from.
+#[derive(Debug)]
+pub enum BootSource {
+    /// Files of the host.
+    Files {
+        /// Kernel.
+        kernel: File,
+        /// Initial RAM disk.
+        initrd: Option<File>,
+        /// Command line.
+        cmdline: String,
+    },
+}
+
+impl BootSource {
+    /// What to boot now.
+    ///
+    /// # Errors
+    /// When a descriptor cannot be duplicated.
+    pub fn payload(&self) -> io::Result<Payload> {
+        match self {
+            Self::Files {
+                kernel,
+                initrd,
+                cmdline,
+            } => Ok(Payload {
+                kernel: BootFile::Host(kernel.try_clone()?),
+                initrd: match initrd {
+                    Some(file) => Some(BootFile::Host(file.try_clone()?)),
+                    None => None,
+                },
+                cmdline: cmdline.clone(),
+            }),
+        }
+    }
+}
+
+impl Resources {
+    /// Opens everything that `config` names.
+    ///
+    /// # Errors
+    /// The first thing that is not there, named.
+    pub fn open(config: &VmConfig) -> Result<Self, ResourceError> {
+        let boot = match &config.boot {
+            BootConfig::Kernel {
+                kernel,
+                initrd,
+                cmdline,
+            } => BootSource::Files {
+                kernel: open_file("boot.kernel.kernel", kernel)?,
+                initrd: match initrd {
+                    Some(path) => Some(open_file("boot.kernel.initrd", path)?),
+                    None => None,
+                },
+                cmdline: cmdline.clone(),
+            },
+            BootConfig::Disk { .. } => return Err(ResourceError::DiskBoot),
+        };
+        let console_log = match &config.console.log {
+            Some(path) => Some(open_log(path)?),
+            None => None,
+        };
+        Ok(Self {
+            kvm: open_kvm()?,
+            boot,
+            console_log,
+            control: match &config.control {
+                Some(control) => Some(listen(control)?),
+                None => None,
+            },
+        })
+    }
+}
+
+fn open_kvm() -> Result<Kvm, ResourceError> {
+    probe::open(Path::new(KVM_DEVICE)).map_err(ResourceError::Kvm)
+}
+
+fn open_file(field: &str, path: &Path) -> Result<File, ResourceError> {
+    let error = |source| ResourceError::File {
+        field: field.to_owned(),
+        path: path.to_path_buf(),
+        source,
+    };
+    let file = File::open(path).map_err(error)?;
+    let meta = file.metadata().map_err(error)?;
+    if meta.is_dir() {
+        return Err(error(io::ErrorKind::IsADirectory.into()));
+    }
+    Ok(file)
+}
+
+fn open_log(path: &Path) -> Result<File, ResourceError> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| ResourceError::File {
+            field: "console.log".to_owned(),
+            path: path.to_path_buf(),
+            source,
+        })
+}
+
+/// Makes or takes over the control socket. A socket that a killed VMM left behind is replaced; one
+/// that somebody listens on is not.
+fn listen(control: &ControlConfig) -> Result<UnixListener, ResourceError> {
+    let path = match control {
+        ControlConfig::Path(path) => path,
+        ControlConfig::Fd(fd) => return inherited_listener(*fd),
+    };
+    let error = |source| ResourceError::Listen {
+        path: path.clone(),
+        source,
+    };
+    let listener = match UnixListener::bind(path) {
+        Err(busy) if busy.kind() == io::ErrorKind::AddrInUse => {
+            match std::os::unix::net::UnixStream::connect(path) {
+                Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
+                    std::fs::remove_file(path).map_err(error)?;
+                    UnixListener::bind(path).map_err(error)?
+                }
+                _ => return Err(ResourceError::ControlBusy(path.clone())),
+            }
+        }
+        other => other.map_err(error)?,
+    };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(error)?;
+    listener.set_nonblocking(true).map_err(error)?;
+    Ok(listener)
+}
+
+fn inherited_listener(fd: i32) -> Result<UnixListener, ResourceError> {
+    let error = |source| ResourceError::Descriptor {
+        field: "control.fd".to_owned(),
+        fd,
+        source,
+    };
+    check_open(fd).map_err(error)?;
+    // SAFETY: the descriptor is open, and the configuration says that it is ours to use: the
+    // parent process made it for this field only.
+    let listener = UnixListener::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    listener.set_nonblocking(true).map_err(error)?;
+    Ok(listener)
+}
+
+/// Makes sure that a descriptor number means something, and that children would not inherit it.
+fn check_open(fd: i32) -> io::Result<()> {
+    // SAFETY: changes a flag of a descriptor or fails if it is not open.
+    let done = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if done < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
