@@ -1,3 +1,17 @@
 //! EC2 on this host: instance life cycle, fabric and command line.
+//!
+//! * [`cli`]: what the user types, and what is printed.
+//! * [`state`]: records on disk, locks, identity: the truth about every instance.
+//! * [`supervise`]: the process that owns one running instance.
+//! * [`fabric`]: the network around it.
+//! * [`doctor`]: whether this host can run guests, and how to mend it.
 
+pub mod cli;
+pub mod doctor;
+pub mod error;
 pub mod fabric;
+pub mod ids;
+pub mod size;
+pub mod state;
+pub mod supervise;
+pub mod types;

@@ -1,3 +1,7 @@
 //! `cumulet`: the command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cumulet_agent::cli::main()
+}

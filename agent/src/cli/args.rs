@@ -1,0 +1,312 @@
+//! Everything that can be typed, and the help texts.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::output::Format;
+use super::parse::{DiskArg, MetadataArg, TagArg, duration, published};
+use crate::fabric::UplinkMode;
+use crate::size::Size;
+use crate::state::record::Published;
+use crate::supervise::SuperviseArgs;
+
+const AFTER: &str = "\
+Exit status:
+  0  done
+  1  something that should work did not
+  2  bad argument or bad input
+  3  no such instance or image
+  4  wrong state, or held by another process
+  5  this host cannot do it: `cumulet doctor` says what to mend
+  6  the instance failed
+`cumulet ssh` and `run --ssh` pass on the status of ssh.";
+
+/// EC2 on your own machine.
+#[derive(Debug, Parser)]
+#[command(name = "cumulet", version, after_help = AFTER, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// How results are printed; errors go to standard error in the same form
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    pub output: Format,
+
+    /// State folder [default: $XDG_DATA_HOME/cumulet or ~/.local/share/cumulet]
+    #[arg(
+        long,
+        global = true,
+        env = "CUMULET_HOME",
+        value_name = "FOLDER",
+        hide_env_values = true
+    )]
+    pub home: Option<PathBuf>,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Launch an instance; it is gone when you leave, unless --keep
+    Run(Box<RunArgs>),
+    /// List instances
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show everything about instances
+    Describe(DescribeArgs),
+    /// List the instance types
+    Types,
+    /// Open an ssh session, or run a command in the guest
+    Ssh(SshArgs),
+    /// Join an instance's serial console
+    Console(ConsoleArgs),
+    /// Stop instances by their power button; volumes stay, scratch disks are blanked
+    Stop(StopArgs),
+    /// Start stopped instances
+    Start(StartArgs),
+    /// Reboot instances; all disks stay as they are
+    Reboot(RebootArgs),
+    /// End instances and delete everything of them
+    Terminate(TerminateArgs),
+    /// Find out whether this host can run guests, and how to mend it
+    Doctor,
+    /// A byte stream to a guest port, for ssh's ProxyCommand
+    #[command(name = "__dial", hide = true)]
+    Dial(DialArgs),
+    /// The process that owns a running instance
+    #[command(name = "__supervise", hide = true)]
+    Supervise(SuperviseArgs),
+}
+
+/// `cumulet run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cumulet run debian-12 --ssh
+  cumulet run debian-12 --user-data setup.sh --publish 8080:80 --keep --name web
+  cumulet run ami-0123456789abcdef0 --vcpus 4 --memory 8G --disk 20G --scratch 10G --console
+  cumulet run --kernel vmlinuz --initrd initrd.img --cmdline 'console=ttyS0' --console")]
+pub struct RunArgs {
+    /// AMI id or name (`cumulet images list`)
+    #[arg(required_unless_present = "kernel")]
+    pub image: Option<String>,
+
+    /// Instance type (`cumulet types`) [default: t3.micro]
+    #[arg(long, short = 't', value_name = "TYPE", conflicts_with_all = ["vcpus", "memory"])]
+    pub instance_type: Option<String>,
+
+    /// Number of vCPUs, 1 to 32, instead of a type
+    #[arg(long, value_name = "N")]
+    pub vcpus: Option<u16>,
+
+    /// Guest memory such as 512M or 4G, instead of a type's
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<Size>,
+
+    /// User data: a script (#!) or cloud-config, run at first boot; `-` is standard input
+    #[arg(long, short = 'u', value_name = "FILE")]
+    pub user_data: Option<PathBuf>,
+
+    /// OpenSSH public key that may log in [default: a key pair of cumulet's own]
+    #[arg(long, short = 'k', value_name = "FILE.pub")]
+    pub key: Option<PathBuf>,
+
+    /// Give the guest no public key
+    #[arg(long, conflicts_with_all = ["key", "ssh"])]
+    pub no_key: bool,
+
+    /// Size of the root disk, from the image's own size upwards
+    #[arg(long, value_name = "SIZE")]
+    pub root_size: Option<Size>,
+
+    /// Add a blank volume, /dev/sdf and on; may be repeated
+    #[arg(long, value_name = "[DEVICE=]SIZE")]
+    pub disk: Vec<DiskArg>,
+
+    /// Add a scratch disk (instance store): blank at every start, kept on reboot; may be repeated
+    #[arg(long, value_name = "SIZE")]
+    pub scratch: Vec<Size>,
+
+    /// Wait for the guest and open an ssh session; leaving it ends the instance unless --keep
+    #[arg(long, conflicts_with = "console")]
+    pub ssh: bool,
+
+    /// Join the serial console; leaving it (Ctrl-]) ends the instance unless --keep
+    #[arg(long)]
+    pub console: bool,
+
+    /// Let the instance live on when this command ends
+    #[arg(long)]
+    pub keep: bool,
+
+    /// Offer a guest TCP port on this host; may be repeated
+    #[arg(long, short = 'p', value_name = "[ADDRESS:]HOST:GUEST", value_parser = published)]
+    pub publish: Vec<Published>,
+
+    /// Tag the instance; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub tag: Vec<TagArg>,
+
+    /// Name of the instance (its Name tag)
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Metadata service: http-tokens=required|optional, hop-limit=1..64,
+    /// http-endpoint=enabled|disabled, instance-tags=enabled|disabled
+    #[arg(long, value_name = "KEY=VALUE,…", value_delimiter = ',')]
+    pub metadata_options: Vec<MetadataArg>,
+
+    /// How the guest reaches the outside
+    #[arg(
+        long,
+        value_name = "auto|pasta|slirp4netns|veth|none",
+        default_value = "auto"
+    )]
+    pub uplink: UplinkMode,
+
+    /// Boot this kernel (bzImage, or ELF with a PVH note) instead of the one in the image
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+
+    /// Initial RAM disk for --kernel
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Option<PathBuf>,
+
+    /// Kernel command line: the whole one with --kernel, else appended to the image's own
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub cmdline: Option<String>,
+
+    /// Let the guest run virtual machines itself
+    #[arg(long)]
+    pub nested: bool,
+
+    /// Count what the guest makes the VMM do and print it at the end
+    #[arg(long)]
+    pub trace: bool,
+
+    /// Launch even if the test of this host's KVM fails
+    #[arg(long)]
+    pub skip_doctor: bool,
+}
+
+/// `cumulet describe`.
+#[derive(Debug, Args)]
+pub struct DescribeArgs {
+    /// Instance ids or names [default: all]
+    #[arg(value_name = "INSTANCE")]
+    pub instances: Vec<String>,
+}
+
+/// `cumulet ssh`.
+#[derive(Debug, Args)]
+pub struct SshArgs {
+    /// Instance id or name
+    #[arg(value_name = "INSTANCE")]
+    pub instance: String,
+    /// User to log in as
+    #[arg(long, short = 'l', default_value = super::ssh::DEFAULT_USER, value_name = "USER")]
+    pub user: String,
+    /// Private key, when it is not the one cumulet knows of
+    #[arg(long, short = 'i', value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// How long to wait for the guest's ssh server, such as 90s or 10m
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration)]
+    pub wait: Duration,
+    /// Command to run in the guest [default: a shell]
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// `cumulet console`.
+#[derive(Debug, Args)]
+pub struct ConsoleArgs {
+    /// Instance id or name
+    #[arg(value_name = "INSTANCE")]
+    pub instance: String,
+    /// Only show what the guest says, until it ends or Ctrl-C
+    #[arg(long, short = 'f', conflicts_with = "log")]
+    pub follow: bool,
+    /// Print what the guest has said so far (the last 64 KiB) and end; works when stopped, too
+    #[arg(long)]
+    pub log: bool,
+}
+
+/// `cumulet stop`.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// Instance ids or names
+    #[arg(required = true, value_name = "INSTANCE")]
+    pub instances: Vec<String>,
+    /// Cut the power at once instead of pressing the power button
+    #[arg(long)]
+    pub force: bool,
+    /// How long the guest may take before its power is cut
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+/// `cumulet start`.
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// Instance ids or names
+    #[arg(required = true, value_name = "INSTANCE")]
+    pub instances: Vec<String>,
+    /// Start even if the test of this host's KVM fails
+    #[arg(long)]
+    pub skip_doctor: bool,
+}
+
+/// `cumulet reboot`.
+#[derive(Debug, Args)]
+pub struct RebootArgs {
+    /// Instance ids or names
+    #[arg(required = true, value_name = "INSTANCE")]
+    pub instances: Vec<String>,
+    /// Press the reset button at once instead of asking the guest to shut down
+    #[arg(long)]
+    pub force: bool,
+    /// How long the guest may take before it is reset
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+/// `cumulet terminate`.
+#[derive(Debug, Args)]
+pub struct TerminateArgs {
+    /// Instance ids or names
+    #[arg(required = true, value_name = "INSTANCE")]
+    pub instances: Vec<String>,
+}
+
+/// `cumulet __dial`.
+#[derive(Debug, Args)]
+pub struct DialArgs {
+    /// Instance id
+    pub instance: String,
+    /// Guest port
+    pub port: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ssh_takes_a_command_after_dashes() {
+        let cli = Cli::try_parse_from(["cumulet", "ssh", "web", "--", "ls", "-l"]).unwrap();
+        let Command::Ssh(args) = cli.command else {
+            unreachable!("ssh parses as ssh");
+        };
+        assert_eq!(args.command, ["ls", "-l"]);
+    }
+}

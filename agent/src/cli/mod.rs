@@ -1,0 +1,60 @@
+//! The command line: what can be typed, and one function a command.
+
+mod args;
+mod console;
+mod images;
+mod instances;
+mod keys;
+mod launch;
+mod output;
+mod parse;
+mod run;
+mod shape;
+mod show;
+mod ssh;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use args::{Cli, Command};
+pub use output::Output;
+
+use crate::error::Result;
+use crate::state::Home;
+use crate::{doctor, supervise};
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.output);
+    match dispatch(cli, output) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(error.kind.exit_status())
+        }
+    }
+}
+
+/// Runs one command; gives the exit status.
+fn dispatch(cli: Cli, output: Output) -> Result<u8> {
+    let home = || Home::open(cli.home.as_deref());
+    match cli.command {
+        Command::Run(args) => run::run(&home()?, output, *args),
+
+        Command::List => show::list(&home()?, output),
+        Command::Describe(args) => show::describe(&home()?, output, &args.instances),
+        Command::Types => show::types(output),
+        Command::Ssh(args) => ssh::command(&home()?, output, args),
+        Command::Console(args) => console::command(&home()?, output, &args),
+        Command::Stop(args) => instances::stop(&home()?, output, &args),
+        Command::Start(args) => instances::start(&home()?, output, &args),
+        Command::Reboot(args) => instances::reboot(&home()?, output, &args),
+        Command::Terminate(args) => instances::terminate(&home()?, output, &args),
+        Command::Doctor => doctor::command(cli.home.as_deref(), output),
+        Command::Dial(args) => ssh::dial(&home()?, &args),
+        Command::Supervise(args) => supervise::main(cli.home.as_deref(), &args),
+    }
+}
