@@ -184,7 +184,7 @@ impl EventLoopHandle {
     /// already.
     pub fn add(
         &self,
-        fd: &impl AsRawFd,
+        fd: &(impl AsRawFd + ?Sized),
         events: EventSet,
         handler: SharedHandler,
         source: u64,

@@ -208,6 +208,11 @@ impl IoVecs {
         &self.list
     }
 
+    /// Forgets the first `count` ranges.
+    pub fn drop_front(&mut self, count: usize) {
+        self.list.drain(..count.min(self.list.len()));
+    }
+
     /// Makes sure that a range begins at byte `offset` of the whole and returns its index, cutting
     /// a range in two if need be. `from` is an index at or before it, at byte `at`.
     pub fn split_at(&mut self, from: usize, at: u64, offset: u64) -> usize {

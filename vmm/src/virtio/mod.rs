@@ -19,6 +19,7 @@
 pub mod blk;
 pub mod chain;
 pub mod link;
+pub mod net;
 pub mod queue;
 pub mod rng;
 pub mod transport;

@@ -19,21 +19,22 @@ pub struct VirtQueue {
     link: Arc<Link>,
     index: u16,
     kick: EventFd,
-    /// Chains given back since the driver was last told.
-    unannounced: bool,
+    /// The used index when the driver was last told about it.
+    announced: u16,
 }
 
 impl VirtQueue {
     /// `queue` is ready and valid in `memory`; `kick` gets signalled by the driver.
     #[must_use]
     pub fn new(queue: Queue, index: u16, kick: EventFd, memory: Ram, link: Arc<Link>) -> Self {
+        let announced = queue.next_used();
         Self {
             queue,
             memory,
             link,
             index,
             kick,
-            unannounced: false,
+            announced,
         }
     }
 
@@ -104,10 +105,34 @@ impl VirtQueue {
     /// # Errors
     /// When the ring cannot be written.
     pub fn push(&mut self, head: u16, written: u32) -> Result<(), GuestFault> {
-        self.unannounced = true;
         self.queue
             .add_used(&self.memory, head, written)
             .map_err(|_| GuestFault::RingAccess)
+    }
+
+    /// Gives several chains back, as [`VirtQueue::push`], so that the driver sees all of them at
+    /// once or none (it needs all buffers of a frame, virtio 1.2 §5.1.6.4).
+    ///
+    /// # Errors
+    /// When the ring cannot be written.
+    pub fn push_together(&mut self, chains: &[(u16, u32)]) -> Result<(), GuestFault> {
+        let Some(((head, written), first)) = chains.split_last() else {
+            return Ok(());
+        };
+        let mut next = self.queue.next_used();
+        for (head, written) in first {
+            let slot = u64::from(next % self.queue.size());
+            // Four bytes of flags and index, then eight a chain (virtio 1.2 §2.7.8).
+            let at = self.queue.used_ring().saturating_add(4 + slot * 8);
+            let element = u64::from(*head) | u64::from(*written) << 32;
+            self.memory
+                .write_obj(element.to_le(), GuestAddress(at))
+                .map_err(|_| GuestFault::RingAccess)?;
+            next = next.wrapping_add(1);
+        }
+        // The last one publishes the index, and with it all the others.
+        self.queue.set_next_used(next);
+        self.push(*head, *written)
     }
 
     /// Interrupts the driver if chains were given back since the last call and it wants to know.
@@ -115,26 +140,33 @@ impl VirtQueue {
     /// # Errors
     /// When the ring cannot be read.
     pub fn announce(&mut self) -> Result<(), GuestFault> {
-        if std::mem::take(&mut self.unannounced) && self.wanted()? {
+        let used = self.queue.next_used();
+        if used == self.announced {
+            return Ok(());
+        }
+        // The used index is written before the driver's wish is read.
+        fence(Ordering::SeqCst);
+        let avail = self.queue.avail_ring();
+        let wanted = if self.queue.event_idx_enabled() {
+            // Told about when the index passes the driver's mark (virtio 1.2 §2.7.7.2).
+            let mark = self.load(avail.saturating_add(4 + 2 * u64::from(self.queue.size())))?;
+            let since = used.wrapping_sub(self.announced);
+            used.wrapping_sub(mark).wrapping_sub(1) < since
+        } else {
+            u32::from(self.load(avail)?) & VRING_AVAIL_F_NO_INTERRUPT == 0
+        };
+        self.announced = used;
+        if wanted {
             self.link.signal_queue(self.index);
         }
         Ok(())
     }
 
-    fn wanted(&mut self) -> Result<bool, GuestFault> {
-        if self.queue.event_idx_enabled() {
-            return self
-                .queue
-                .needs_notification(&self.memory)
-                .map_err(|_| GuestFault::RingAccess);
-        }
-        // The used index is written before the flags are read.
-        fence(Ordering::SeqCst);
-        let flags: u16 = self
-            .memory
-            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
-            .map_err(|_| GuestFault::RingAccess)?;
-        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+    fn load(&self, address: u64) -> Result<u16, GuestFault> {
+        self.memory
+            .load(GuestAddress(address), Ordering::Relaxed)
+            .map(u16::from_le)
+            .map_err(|_| GuestFault::RingAccess)
     }
 
     /// Asks the driver not to notify while the queue is being served anyway.

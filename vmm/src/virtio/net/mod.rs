@@ -1,0 +1,26 @@
+//! virtio-net (virtio 1.2 §5.1): a network interface on a tap.
+//!
+//! ```text
+//!   transmit: chain ──► writev(tap)            one system call a frame, no copy of ours
+//!   receive:  readv(tap) ──► posted buffers    frames go straight into guest memory
+//! ```
+//! Every frame has the 12-byte virtio header before it on the tap too (`IFF_VNET_HDR`), so that
+//! checksums and segmentation stay undone between guests and host where both sides can.
+
+mod device;
+mod handler;
+mod mac;
+mod metrics;
+mod receive;
+mod tap;
+
+pub use device::{Net, NetOptions};
+pub use mac::{Mac, MacError};
+pub use metrics::NetMetrics;
+pub use tap::{NetBackend, Offloads, Tap, TapError};
+
+#[cfg(test)]
+mod tests;
+
+/// Bytes of `struct virtio_net_hdr_v1` (virtio 1.2 §5.1.6).
+pub(crate) const HEADER: usize = 12;
