@@ -12,5 +12,6 @@ pub mod layout;
 pub mod partition;
 pub mod raw;
 pub mod slice;
+pub mod store;
 pub mod testing;
 pub mod volume;

@@ -51,6 +51,8 @@ pub struct Table {
     pub partitions: Vec<Partition>,
     /// What is wrong with it, though it could be read.
     pub remarks: Vec<String>,
+    /// Partitions that lie outside the disk, in words.
+    pub missing: Vec<String>,
 }
 
 /// Why there are no partitions.
@@ -96,6 +98,7 @@ pub fn read(disk: &Slice, is_fs: impl Fn(&Slice) -> bool) -> Result<Table, Parti
                 slice: disk.clone(),
             }],
             remarks: Vec::new(),
+            missing: Vec::new(),
         });
     }
     if boot_signature && entries.iter().any(MbrEntry::used) {
@@ -160,6 +163,7 @@ fn gpt_at(disk: &Slice, lba: u64) -> Result<Table, PartitionError> {
         scheme: Scheme::Gpt,
         partitions: Vec::new(),
         remarks: Vec::new(),
+        missing: Vec::new(),
     };
     for (number, entry) in (1..).zip(table.chunks_exact(crate::io::index(width))) {
         if entry[..16].iter().all(|&b| b == 0) {
@@ -177,9 +181,9 @@ fn gpt_at(disk: &Slice, lba: u64) -> Result<Table, PartitionError> {
                 uuid: guid(&entry[16..32]),
                 slice,
             }),
-            None => out.remarks.push(format!(
+            None => out.missing.push(format!(
                 "partition {number} (sectors {first} to {last}) lies outside the image of {} \
-                 sectors: the image is truncated",
+                 sectors",
                 disk.len() / SECTOR
             )),
         }
@@ -239,6 +243,7 @@ fn mbr_table(disk: &Slice, mbr: &[u8; 512]) -> Result<Table, PartitionError> {
         scheme: Scheme::Mbr,
         partitions: Vec::new(),
         remarks: Vec::new(),
+        missing: Vec::new(),
     };
     let add = |out: &mut Table, number: u32, entry: MbrEntry, base: u64| match span(
         disk,
@@ -252,7 +257,7 @@ fn mbr_table(disk: &Slice, mbr: &[u8; 512]) -> Result<Table, PartitionError> {
             slice,
         }),
         None => out.remarks.push(format!(
-            "partition {number} lies outside the image of {} sectors: the image is truncated",
+            "partition {number} lies outside the image of {} sectors",
             disk.len() / SECTOR
         )),
     };

@@ -208,6 +208,15 @@ pub fn os_name(disk: &Arc<dyn BlockBackend>) -> Option<String> {
     })
 }
 
+/// Partitions which the table names but the disk does not have, in words: a truncated image.
+#[must_use]
+pub fn missing_partitions(disk: &Arc<dyn BlockBackend>) -> Vec<String> {
+    let whole = Slice::whole(disk, &Budget::new(SEARCH_BUDGET));
+    partition::read(&whole, |slice| probe(slice).is_some())
+        .map(|table| table.missing)
+        .unwrap_or_default()
+}
+
 /// Opens every file system that can be read.
 fn mount(
     disk: &Arc<dyn BlockBackend>,
@@ -215,6 +224,12 @@ fn mount(
 ) -> Result<(Volumes, Vec<String>), BootError> {
     let table = partition::read(&Slice::whole(disk, budget), |slice| probe(slice).is_some())?;
     let mut notes = table.remarks;
+    notes.extend(
+        table
+            .missing
+            .iter()
+            .map(|what| format!("the image is truncated: {what}")),
+    );
     let mut found = Vec::new();
     for part in table.partitions.into_iter().take(MAX_TREES) {
         let mut place = Place {
