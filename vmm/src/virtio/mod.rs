@@ -25,6 +25,8 @@ pub mod rng;
 pub mod transport;
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 pub(crate) mod testing;
 
 use std::io;
