@@ -22,6 +22,7 @@
 //! `docs/fabric.md` tells how and why.
 
 mod config;
+mod dhcp;
 mod enter;
 mod error;
 mod host;
@@ -91,6 +92,7 @@ impl Fabric {
         sysctl::bridge()?;
         let imds = listen_inside(SocketAddrV4::new(IMDS_ADDRESS, 80)).await?;
         let mut tasks = JoinSet::new();
+        tasks.spawn(dhcp::Server::new(&config).run(dhcp::socket()?));
         for listening in entered.published {
             publish::spawn(&mut tasks, listening)?;
         }
