@@ -50,6 +50,7 @@ fn prepare(socket: &OwnedFd) -> io::Result<()> {
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
     dup2_stderr(&null)?;
+    drop(null);
     let kept = u32::try_from(socket.as_raw_fd()).map_err(io::Error::other)?;
     close_range(3, kept - 1)?;
     close_range(kept + 1, u32::MAX)?;

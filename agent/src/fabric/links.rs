@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
+use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourState};
 use rtnetlink::packet_route::route::RouteType;
 use rtnetlink::{
@@ -41,7 +42,7 @@ impl Links {
     /// The loopback and the bridge with all the addresses that we answer at.
     pub(super) async fn build_bridge(&self, config: &FabricConfig) -> Result<u32> {
         let lo = self.index("lo").await?;
-        self.set(LinkUnspec::new_with_index(lo).up().build(), "bring up lo")
+        self.change(LinkUnspec::new_with_index(lo).up().build(), "bring up lo")
             .await?;
         let message = LinkBridge::new(BRIDGE)
             .mcast_snooping(false)
@@ -83,18 +84,20 @@ impl Links {
         let index = self.index(tap).await?;
         let message = LinkUnspec::new_with_index(index)
             .mtu(u32::from(mtu))
-            .controller(bridge)
-            .up()
-            .build();
-        self.set(message, &format!("plug {tap} into {BRIDGE}"))
+            .controller(bridge);
+        self.change(message.build(), &format!("plug {tap} into {BRIDGE}"))
             .await?;
         let message = LinkBridgePort::new(index)
             .isolated(true)
             .learning(false)
-            .flood(false)
-            .build();
-        self.set(message, &format!("isolate {tap}")).await?;
-        self.add_forwarding(index, tap, port.mac).await
+            .flood(false);
+        self.change(message.build(), &format!("isolate {tap}"))
+            .await?;
+        self.add_forwarding(index, tap, port.mac).await?;
+        // Only now, so that there is no moment at which it is not isolated.
+        let message = LinkUnspec::new_with_index(index).up();
+        self.change(message.build(), &format!("bring up {tap}"))
+            .await
     }
 
     /// The index of a link, if there is one of this name.
@@ -139,14 +142,10 @@ impl Links {
         })
     }
 
-    async fn set(
-        &self,
-        message: rtnetlink::packet_route::link::LinkMessage,
-        action: &str,
-    ) -> Result<()> {
+    async fn change(&self, message: LinkMessage, action: &str) -> Result<()> {
         self.handle
             .link()
-            .set(message)
+            .change(message)
             .execute()
             .await
             .map_err(FabricError::netlink(action))

@@ -73,6 +73,7 @@ pub struct Fabric {
     bridge: u32,
     imds: Mutex<Option<TcpListener>>,
     uplink: watch::Receiver<UplinkState>,
+    published: Mutex<Vec<Publish>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -93,6 +94,7 @@ impl Fabric {
         let imds = listen_inside(SocketAddrV4::new(IMDS_ADDRESS, 80)).await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(dhcp::Server::new(&config).run(dhcp::socket()?));
+        let published = entered.published();
         for listening in entered.published {
             publish::spawn(&mut tasks, listening)?;
         }
@@ -111,6 +113,7 @@ impl Fabric {
             bridge,
             imds: Mutex::new(Some(imds)),
             uplink,
+            published: Mutex::new(published),
             tasks: Mutex::new(tasks),
         })
     }
@@ -184,6 +187,15 @@ impl Fabric {
         TcpStream::connect(address)
             .await
             .map_err(FabricError::io(format!("connect to {address}")))
+    }
+
+    /// All published ports, with the host addresses really bound.
+    #[must_use]
+    pub fn published(&self) -> Vec<Publish> {
+        self.published
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Publishes one more guest port; returns the host's address (port 0 replaced).

@@ -1,0 +1,78 @@
+//! The network that plays the host, and the ordinary user on it.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+
+/// The played host's address.
+pub(crate) const HOST: &str = "198.51.100.2";
+
+/// Runs a shell script; its failure is the test's.
+pub(crate) fn sh(script: &str) {
+    let status = Command::new("sh")
+        .args(["-euc", script])
+        .status()
+        .expect("start sh");
+    assert!(status.success(), "'{script}' failed: {status}");
+}
+
+/// Output of a shell script.
+pub(crate) fn output_of(script: &str) -> String {
+    let output = Command::new("sh")
+        .args(["-euc", script])
+        .output()
+        .expect("start sh");
+    assert!(
+        output.status.success(),
+        "'{script}' failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Moves this process, as root, into a new network with an address and a default route, and makes
+/// `/dev/net/tun` usable by everybody, as udev does, for this process's children only.
+pub(crate) fn play_host() {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+        .expect("root needs CAP_SYS_ADMIN for namespaces");
+    sh(&format!(
+        "ip link set lo up; ip link add eth0 type veth peer name world0; ip link set world0 up; ip addr add {HOST}/24 dev eth0; \
+         ip link set eth0 up; ip route add default via 198.51.100.1"
+    ));
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .expect("make mounts private");
+    mount(Some("tmpfs"), "/mnt", Some("tmpfs"), MsFlags::empty(), none).expect("mount a tmpfs");
+    let node = Path::new("/mnt/tun");
+    mknod(node, SFlag::S_IFCHR, Mode::empty(), makedev(10, 200)).expect("make a tun node");
+    fs::set_permissions(node, fs::Permissions::from_mode(0o666)).expect("chmod");
+    mount(Some(node), "/dev/net/tun", none, MsFlags::MS_BIND, none)
+        .expect("/dev/net/tun must exist: modprobe tun");
+    // Where that user finds this program.
+    fs::DirBuilder::new()
+        .mode(0o755)
+        .create("/mnt/bin")
+        .expect("make a folder");
+    let program = std::env::current_exe().expect("own path");
+    fs::copy(program, "/mnt/bin/fabric").expect("copy the test program");
+}
+
+/// Lets the command run as an ordinary user without any privilege.
+pub(crate) fn as_user(command: &mut Command, user: u32) {
+    let environment: Vec<_> = command
+        .get_envs()
+        .filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned())))
+        .collect();
+    *command = Command::new("/mnt/bin/fabric");
+    command
+        .envs(environment)
+        .current_dir("/")
+        .uid(user)
+        .gid(user);
+}
