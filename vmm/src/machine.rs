@@ -268,6 +268,8 @@ impl Machine {
     /// When the kernel cannot be loaded again.
     pub fn reset(&self) -> Result<(), MachineError> {
         self.vcpus.park();
+        // What the guest asked for in its last moments is answered by this reset.
+        let _ = self.platform.requests.take();
         self.platform.pci.reset();
         self.legacy.reset();
         self.ram.clear().map_err(host("empty guest RAM"))?;

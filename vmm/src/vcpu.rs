@@ -217,6 +217,9 @@ impl Runner {
                     continue;
                 }
                 first = false;
+            } else {
+                // Tells the guest's watchdogs that it was paused; not every guest wants to know.
+                let _ = self.vcpu.fd.kvmclock_ctrl();
             }
             self.vcpu.fd.set_kvm_immediate_exit(0);
             // A kick between the order and the line above is not lost: it set `stop` first.
