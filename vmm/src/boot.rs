@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::Arc;
 
+use cumulet_images::block::BlockBackend;
 use vm_memory::bitmap::BitmapSlice;
 use vm_memory::{ReadVolatile, VolatileMemoryError, VolatileSlice};
 
@@ -20,9 +22,84 @@ pub struct Payload {
     pub cmdline: String,
 }
 
+/// Where each boot gets its payload from. All of it is open already.
+#[derive(Debug)]
+pub enum BootSource {
+    /// Files of the host.
+    Files {
+        /// Kernel.
+        kernel: File,
+        /// Initial RAM disk.
+        initrd: Option<File>,
+        /// Command line.
+        cmdline: String,
+    },
+    /// Whatever the first disk holds at that moment, read through the disk itself, so that the
+    /// guest's last kernel update counts.
+    Disk {
+        /// The first disk.
+        disk: Arc<dyn BlockBackend>,
+        /// Added to the command line found.
+        extra_cmdline: String,
+    },
+}
+
+/// Why there is nothing to boot.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// A descriptor of a file.
+    #[error("boot.kernel: cannot use the open file")]
+    File(#[from] io::Error),
+    /// The image.
+    #[error("boot.disk: cannot boot from disks[0]")]
+    Image(#[from] cumulet_images::boot::BootError),
+}
+
+impl BootSource {
+    /// What to boot now.
+    ///
+    /// # Errors
+    /// When the image holds nothing bootable.
+    pub fn payload(&self) -> Result<Payload, SourceError> {
+        match self {
+            Self::Files {
+                kernel,
+                initrd,
+                cmdline,
+            } => Ok(Payload {
+                kernel: BootFile::Host(kernel.try_clone()?),
+                initrd: match initrd {
+                    Some(file) => Some(BootFile::Host(file.try_clone()?)),
+                    None => None,
+                },
+                cmdline: cmdline.clone(),
+            }),
+            Self::Disk {
+                disk,
+                extra_cmdline,
+            } => {
+                let found = cumulet_images::boot::resolve(disk)?;
+                tracing::info!(origin = found.origin, cmdline = found.cmdline, "booting");
+                let mut cmdline = found.cmdline;
+                if !extra_cmdline.is_empty() {
+                    cmdline.push(' ');
+                    cmdline.push_str(extra_cmdline);
+                }
+                Ok(Payload {
+                    kernel: BootFile::Image(Box::new(found.kernel)),
+                    initrd: found
+                        .initrd
+                        .map(|file| BootFile::Image(Box::new(file) as Box<dyn ImageFile>)),
+                    cmdline,
+                })
+            }
+        }
+    }
+}
+
 /// A file inside a disk image.
-pub trait ImageFile: Read + Seek + Send {}
-impl<T: Read + Seek + Send> ImageFile for T {}
+pub trait ImageFile: Read + Seek {}
+impl<T: Read + Seek> ImageFile for T {}
 
 /// A kernel or initial RAM disk.
 pub enum BootFile {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use validate::{Invalid, Problem, parse_mac};
+pub use validate::{Invalid, Problem};
 
 /// A whole machine. Given to `cumulet-vmm --config FILE` (`-` reads standard input).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

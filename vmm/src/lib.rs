@@ -10,6 +10,7 @@ pub mod config;
 pub mod console;
 pub mod control;
 pub mod device;
+pub mod devices;
 pub mod event_loop;
 pub mod legacy;
 pub mod machine;

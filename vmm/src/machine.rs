@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use cumulet_images::block::BlockBackend;
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use serde_json::{Value, json};
@@ -17,31 +18,25 @@ use crate::arch::regs::Entry;
 use crate::arch::smbios::{self, Hardware, SmbiosError};
 use crate::arch::vcpu::PowerOnState;
 use crate::arch::{self, layout};
+use crate::boot::{BootSource, SourceError};
 use crate::bus::PortBus;
 use crate::config::VmConfig;
 use crate::console::ConsoleOutput;
 use crate::device::PciHost;
+use crate::devices::{self, DeviceError, DeviceMetrics};
 use crate::event_loop::{EventLoopHandle, lock};
 use crate::legacy::{
     FirmwareDebug, KeyboardReset, Pm, PmPorts, PmTimer, ResetControl, Rtc, Serial, Sink,
     SystemControlA, SystemControlB,
 };
 use crate::memory::{self, GuestRam};
-use crate::pci::bridge::PassiveFunction;
 use crate::pci::{PciError, PciPorts, PciRoot, Window};
 use crate::requests::Requests;
-use crate::resources::{BootSource, Resources};
+use crate::resources::Resources;
 use crate::trace::{Timeline, Trace, VcpuTrace};
 use crate::vcpu::{Platform, Vcpu, Vcpus};
-use crate::virtio::rng::Rng;
-use crate::virtio::transport::{Host, TransportError, VirtioPci};
-use crate::virtio::{FailureSink, Metrics, VirtioDevice};
-
-/// First PCI slot behind the bridges; the root disk is always there.
-const FIRST_SLOT: u8 = 2;
-
-/// Counters by device name.
-type DeviceMetrics = Vec<(String, Arc<dyn Metrics>)>;
+use crate::virtio::FailureSink;
+use crate::virtio::transport::Host;
 
 /// Why a machine cannot be built or reset.
 #[derive(Debug, thiserror::Error)]
@@ -69,15 +64,18 @@ pub enum MachineError {
     /// The kernel cannot be booted.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// There is nothing to boot.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// SMBIOS strings.
     #[error(transparent)]
     Smbios(#[from] SmbiosError),
     /// The PCI bus.
     #[error(transparent)]
     Pci(#[from] PciError),
-    /// A virtio device's transport.
+    /// A virtio device.
     #[error(transparent)]
-    Transport(#[from] TransportError),
+    Device(#[from] DeviceError),
     /// Host resources.
     #[error("cannot make {what}")]
     Host {
@@ -125,6 +123,7 @@ pub struct Machine {
     console: ConsoleOutput,
     trace: Trace,
     metrics: DeviceMetrics,
+    disks: Vec<Arc<dyn BlockBackend>>,
     _vm: Arc<VmFd>,
 }
 
@@ -173,8 +172,8 @@ impl Machine {
             8,
             Arc::new(Mutex::new(PciPorts(Arc::clone(&pci)))),
         );
-        plug_bridges(&pci)?;
-        let metrics = plug_devices(&pci, config, || Host {
+        let disks = resources.disks.clone();
+        let metrics = devices::plug(&pci, config, resources.disks, resources.taps, || Host {
             memory: ram.memory.clone(),
             pci: Arc::clone(&irq_host),
             events: around.events.clone(),
@@ -203,6 +202,7 @@ impl Machine {
             console,
             trace,
             metrics,
+            disks,
             _vm: vm,
         })
     }
@@ -242,7 +242,7 @@ impl Machine {
                     source,
                 })?;
         }
-        let mut payload = self.boot.payload().map_err(host("the boot payload"))?;
+        let mut payload = self.boot.payload()?;
         Ok(arch::boot::load(
             &self.ram.memory,
             self.ram_bytes,
@@ -278,10 +278,15 @@ impl Machine {
         Ok(())
     }
 
-    /// Stops the vCPUs and the devices for good; requests in flight are completed.
-    pub fn shut_down(&mut self) {
+    /// Stops the vCPUs and the devices for good: requests in flight are completed, disks flushed.
+    ///
+    /// # Errors
+    /// When a disk cannot be flushed; the others are flushed all the same.
+    pub fn shut_down(&mut self) -> io::Result<()> {
         self.vcpus.quit();
         self.platform.pci.reset();
+        let flushed: Vec<_> = self.disks.iter().map(|disk| disk.flush()).collect();
+        flushed.into_iter().collect()
     }
 
     /// Presses the ACPI power button.
@@ -412,39 +417,6 @@ fn pci_windows(ram: u64, physical_bits: u32) -> PciWindows {
         below: (layout::PCI_WINDOW32, layout::PCI_WINDOW32_END),
         above: (end > start).then_some((start, end)),
     }
-}
-
-fn plug_bridges(pci: &PciRoot) -> Result<(), PciError> {
-    let pm = PassiveFunction::power_management(layout::PORT_PM1_EVENT);
-    pci.add(0, 0, Box::new(PassiveFunction::host_bridge()))?;
-    pci.add(1, 0, Box::new(PassiveFunction::isa_bridge()))?;
-    pci.add(1, 3, Box::new(pm))
-}
-
-/// Plugs the virtio devices in, in the order of the configuration, and returns their counters.
-fn plug_devices(
-    pci: &PciRoot,
-    config: &VmConfig,
-    host: impl Fn() -> Host,
-) -> Result<DeviceMetrics, MachineError> {
-    let mut metrics = DeviceMetrics::new();
-    let mut slot = FIRST_SLOT;
-    let mut plug = |name: String, device: Box<dyn VirtioDevice>, counters: Arc<dyn Metrics>| {
-        pci.add(
-            slot,
-            0,
-            Box::new(VirtioPci::new(&name, slot, device, host())?),
-        )?;
-        metrics.push((name, counters));
-        slot += 1;
-        Ok::<_, MachineError>(())
-    };
-    if config.rng {
-        let rng = Rng::default();
-        let counters = rng.metrics();
-        plug("rng0".to_owned(), Box::new(rng), counters)?;
-    }
-    Ok(metrics)
 }
 
 impl Legacy {

@@ -6,12 +6,17 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use cumulet_images::block::BlockBackend;
+use cumulet_images::raw::RawDisk;
+use cumulet_images::volume::{Volume, VolumeError};
 use kvm_ioctls::Kvm;
 
-use crate::boot::{BootFile, Payload};
-use crate::config::{BootConfig, ControlConfig, VmConfig};
+use crate::boot::BootSource;
+use crate::config::{BootConfig, ControlConfig, DiskConfig, DiskFormat, TapConfig, VmConfig};
 use crate::probe::{self, KVM_DEVICE};
+use crate::virtio::net::{Tap, TapError};
 
 /// Why something could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +35,27 @@ pub enum ResourceError {
         #[source]
         source: io::Error,
     },
-    /// Only until the resolver is there.
-    #[error("boot.disk: this build boots kernel files only; give boot.kernel")]
-    DiskBoot,
+    /// A volume.
+    #[error("disks[{index}].path")]
+    Volume {
+        /// Index of the disk.
+        index: usize,
+        /// Why not.
+        #[source]
+        source: VolumeError,
+    },
+    /// A tap.
+    #[error("nets[{index}].tap")]
+    Tap {
+        /// Index of the interface.
+        index: usize,
+        /// Why not.
+        #[source]
+        source: TapError,
+    },
+    /// Nothing to boot from.
+    #[error("boot.disk: there is no disk to boot from; give disks[0]")]
+    NoDisk,
     /// The control socket.
     #[error("control: cannot listen on {}", path.display())]
     Listen {
@@ -64,47 +87,14 @@ pub struct Resources {
     pub kvm: Kvm,
     /// What to boot.
     pub boot: BootSource,
+    /// Disks in the order of the configuration.
+    pub disks: Vec<Arc<dyn BlockBackend>>,
+    /// Taps in the order of the configuration.
+    pub taps: Vec<Arc<Tap>>,
     /// Console log.
     pub console_log: Option<File>,
     /// Control socket.
     pub control: Option<UnixListener>,
-}
-
-/// Where each boot gets its payload from.
-#[derive(Debug)]
-pub enum BootSource {
-    /// Files of the host.
-    Files {
-        /// Kernel.
-        kernel: File,
-        /// Initial RAM disk.
-        initrd: Option<File>,
-        /// Command line.
-        cmdline: String,
-    },
-}
-
-impl BootSource {
-    /// What to boot now.
-    ///
-    /// # Errors
-    /// When a descriptor cannot be duplicated.
-    pub fn payload(&self) -> io::Result<Payload> {
-        match self {
-            Self::Files {
-                kernel,
-                initrd,
-                cmdline,
-            } => Ok(Payload {
-                kernel: BootFile::Host(kernel.try_clone()?),
-                initrd: match initrd {
-                    Some(file) => Some(BootFile::Host(file.try_clone()?)),
-                    None => None,
-                },
-                cmdline: cmdline.clone(),
-            }),
-        }
-    }
 }
 
 impl Resources {
@@ -113,6 +103,10 @@ impl Resources {
     /// # Errors
     /// The first thing that is not there, named.
     pub fn open(config: &VmConfig) -> Result<Self, ResourceError> {
+        let disks = config.disks.iter().enumerate();
+        let disks: Vec<_> = disks
+            .map(|(index, disk)| open_disk(index, disk))
+            .collect::<Result<_, _>>()?;
         let boot = match &config.boot {
             BootConfig::Kernel {
                 kernel,
@@ -126,15 +120,23 @@ impl Resources {
                 },
                 cmdline: cmdline.clone(),
             },
-            BootConfig::Disk { .. } => return Err(ResourceError::DiskBoot),
+            BootConfig::Disk { extra_cmdline } => BootSource::Disk {
+                disk: disks.first().cloned().ok_or(ResourceError::NoDisk)?,
+                extra_cmdline: extra_cmdline.clone(),
+            },
         };
         let console_log = match &config.console.log {
             Some(path) => Some(open_log(path)?),
             None => None,
         };
+        let nets = config.nets.iter().enumerate();
         Ok(Self {
             kvm: open_kvm()?,
             boot,
+            disks,
+            taps: nets
+                .map(|(index, net)| open_tap(index, &net.tap))
+                .collect::<Result<_, _>>()?,
             console_log,
             control: match &config.control {
                 Some(control) => Some(listen(control)?),
@@ -160,6 +162,41 @@ fn open_file(field: &str, path: &Path) -> Result<File, ResourceError> {
         return Err(error(io::ErrorKind::IsADirectory.into()));
     }
     Ok(file)
+}
+
+fn open_disk(index: usize, disk: &DiskConfig) -> Result<Arc<dyn BlockBackend>, ResourceError> {
+    match disk.format {
+        DiskFormat::Raw => RawDisk::open(&disk.path, disk.read_only)
+            .map(|disk| Arc::new(disk) as Arc<dyn BlockBackend>)
+            .map_err(|source| ResourceError::File {
+                field: format!("disks[{index}].path"),
+                path: disk.path.clone(),
+                source,
+            }),
+        DiskFormat::Volume => Volume::open(&disk.path)
+            .map(|volume| Arc::new(volume) as Arc<dyn BlockBackend>)
+            .map_err(|source| ResourceError::Volume { index, source }),
+    }
+}
+
+fn open_tap(index: usize, tap: &TapConfig) -> Result<Arc<Tap>, ResourceError> {
+    let opened = match tap {
+        TapConfig::Name(name) => Tap::open(name),
+        TapConfig::Fd(fd) => {
+            let field = format!("nets[{index}].tap");
+            check_open(*fd).map_err(|source| ResourceError::Descriptor {
+                field,
+                fd: *fd,
+                source,
+            })?;
+            // SAFETY: the descriptor is open, and the configuration says that it is ours to use:
+            // the parent process made it for this field only.
+            Tap::from_fd(unsafe { OwnedFd::from_raw_fd(*fd) })
+        }
+    };
+    opened
+        .map(Arc::new)
+        .map_err(|source| ResourceError::Tap { index, source })
 }
 
 fn open_log(path: &Path) -> Result<File, ResourceError> {

@@ -184,9 +184,14 @@ impl Supervisor {
 
     /// Stops everything and tells the subscribers why.
     pub(super) fn end(&mut self) -> EndReason {
-        self.machine.shut_down();
+        let flushed = self.machine.shut_down();
         self.drain_console();
-        let reason = self.reason.clone().unwrap_or(EndReason::Quit);
+        let mut reason = self.reason.clone().unwrap_or(EndReason::Quit);
+        if let Err(error) = flushed {
+            reason = EndReason::InternalError {
+                message: format!("a disk could not be flushed at the end: {error}"),
+            };
+        }
         self.announce(&Event::Ended {
             reason: reason.clone(),
         });

@@ -1,0 +1,130 @@
+//! Which PCI functions the machine has, and in which slots.
+//!
+//! ```text
+//! 0:0.0 host bridge   0:1.0 ISA bridge   0:1.3 power management
+//! 0:2.0 … disks in order (the root disk first), then interfaces in order, then rng
+//! ```
+
+use std::sync::Arc;
+
+use cumulet_images::block::BlockBackend;
+
+use crate::arch::layout::PORT_PM1_EVENT;
+use crate::config::{DiskConfig, NetConfig, VmConfig};
+use crate::pci::bridge::PassiveFunction;
+use crate::pci::{PciError, PciRoot};
+use crate::virtio::blk::{Blk, BlkError, BlkOptions};
+use crate::virtio::net::{Mac, MacError, Net, NetOptions, Tap};
+use crate::virtio::rng::Rng;
+use crate::virtio::transport::{Host, TransportError, VirtioPci};
+use crate::virtio::{Metrics, VirtioDevice};
+
+/// First PCI slot behind the bridges; the root disk is always there, since firmware boots from the
+/// lowest slot.
+const FIRST_SLOT: u8 = 2;
+/// Queues of a disk when the configuration does not say: one a vCPU up to this.
+const DEFAULT_QUEUES: u16 = 4;
+
+/// Counters by device name.
+pub type DeviceMetrics = Vec<(String, Arc<dyn Metrics>)>;
+
+/// Why a device cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The bus refuses it.
+    #[error(transparent)]
+    Pci(#[from] PciError),
+    /// Its transport.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A disk.
+    #[error("disks[{index}]")]
+    Disk {
+        /// Its index.
+        index: usize,
+        /// Why not.
+        #[source]
+        source: BlkError,
+    },
+    /// An interface.
+    #[error("nets[{index}].mac")]
+    Net {
+        /// Its index.
+        index: usize,
+        /// Why not.
+        #[source]
+        source: MacError,
+    },
+}
+
+/// Plugs in all devices of `config` and returns their counters. `disks` and `taps` are opened and
+/// in the order of the configuration; `host` is called once a device.
+///
+/// # Errors
+/// See [`DeviceError`].
+pub fn plug(
+    pci: &PciRoot,
+    config: &VmConfig,
+    disks: Vec<Arc<dyn BlockBackend>>,
+    taps: Vec<Arc<Tap>>,
+    host: impl Fn() -> Host,
+) -> Result<DeviceMetrics, DeviceError> {
+    plug_bridges(pci)?;
+    let mut metrics = DeviceMetrics::new();
+    let mut slot = FIRST_SLOT;
+    let mut plug = |name: String, device: Box<dyn VirtioDevice>, counters: Arc<dyn Metrics>| {
+        pci.add(
+            slot,
+            0,
+            Box::new(VirtioPci::new(&name, slot, device, host())?),
+        )?;
+        metrics.push((name, counters));
+        slot += 1;
+        Ok::<_, DeviceError>(())
+    };
+    for (index, (disk, backend)) in config.disks.iter().zip(disks).enumerate() {
+        let blk = disk_device(disk, config.vcpus, backend)
+            .map_err(|source| DeviceError::Disk { index, source })?;
+        let counters = blk.metrics();
+        plug(format!("blk{index}"), Box::new(blk), counters)?;
+    }
+    for (index, (net, tap)) in config.nets.iter().zip(taps).enumerate() {
+        let net = net_device(net, tap).map_err(|source| DeviceError::Net { index, source })?;
+        let counters = net.metrics();
+        plug(format!("net{index}"), Box::new(net), counters)?;
+    }
+    if config.rng {
+        let rng = Rng::default();
+        let counters = rng.metrics();
+        plug("rng0".to_owned(), Box::new(rng), counters)?;
+    }
+    Ok(metrics)
+}
+
+fn plug_bridges(pci: &PciRoot) -> Result<(), PciError> {
+    pci.add(0, 0, Box::new(PassiveFunction::host_bridge()))?;
+    pci.add(1, 0, Box::new(PassiveFunction::isa_bridge()))?;
+    let pm = PassiveFunction::power_management(PORT_PM1_EVENT);
+    pci.add(1, 3, Box::new(pm))
+}
+
+fn disk_device(
+    disk: &DiskConfig,
+    vcpus: u8,
+    backend: Arc<dyn BlockBackend>,
+) -> Result<Blk, BlkError> {
+    let options = BlkOptions {
+        serial: disk.serial.clone(),
+        queues: disk.queues.unwrap_or(u16::from(vcpus).min(DEFAULT_QUEUES)),
+        engine: disk.engine,
+    };
+    Blk::new(backend, &options)
+}
+
+fn net_device(net: &NetConfig, tap: Arc<Tap>) -> Result<Net, MacError> {
+    let options = NetOptions {
+        mac: net.mac.parse::<Mac>()?,
+        mtu: net.mtu,
+    };
+    Ok(Net::new(tap, options))
+}
