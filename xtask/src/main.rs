@@ -1,6 +1,7 @@
 //! Developer tasks. Each task is one module; this file only reads the command line.
 
 mod apt;
+mod bench;
 mod cache;
 mod host;
 mod l1;
@@ -29,6 +30,12 @@ enum Task {
     Host(Box<host::HostTask>),
     /// Build the test guest: stock kernels and our initramfs.
     Payload(payload::PayloadArgs),
+    /// Compare with QEMU, in one run on the same KVM host.
+    #[command(subcommand)]
+    Bench(bench::BenchTask),
+    /// The half of a benchmark that runs inside the KVM host.
+    #[command(name = "bench-inner", hide = true)]
+    BenchInner(bench::InnerTask),
     /// First process of L1 (started by its kernel, not by people).
     #[command(name = "l1-init", hide = true)]
     L1Init,
@@ -42,6 +49,8 @@ fn main() -> anyhow::Result<()> {
         Task::Setup => setup::ensure(),
         Task::Host(task) => host::run(*task),
         Task::Payload(args) => payload::run(&args),
+        Task::Bench(task) => bench::run(&task),
+        Task::BenchInner(task) => bench::run_inner(&task),
         Task::L1Init => l1::init::run(),
         Task::L1Agent => l1::agent::run(),
     }

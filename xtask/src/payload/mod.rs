@@ -1,7 +1,7 @@
 //! The test guest: stock Debian kernels, each with an initramfs that holds `guest-init` and the kernel's own virtio
 //! modules. See docs/guest-payload.md.
 
-mod cpio;
+pub(crate) mod cpio;
 mod guest;
 mod kernel;
 mod modules;

@@ -70,6 +70,7 @@ fn obey(line: &str) -> Result<Value> {
         "zeroout" => disk::zeroout(&args),
         "torture" => torture::run(&args),
         "bench" => bench::run(&args),
+        "exec" => system::exec(&args),
         "net_list" => net_if::list(),
         "net_up" => net_if::up(&args),
         "tcp_connect" => net::tcp_connect(&args),

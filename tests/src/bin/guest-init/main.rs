@@ -4,7 +4,7 @@
 //! from there, each answered by exactly one line `@@{…}`. `docs/guest-payload.md` lists them.
 //!
 //! Kernel command line: `cumulet.mode=cmd` (default), `hello` (print and power off, no modules
-//! loaded), `hold` (modules loaded, print, then idle).
+//! loaded), `hold` (the same, then idle).
 
 mod bench;
 mod boot;
@@ -72,7 +72,6 @@ fn run() -> anyhow::Result<std::convert::Infallible> {
             power::off();
         }
         Mode::Hold => {
-            boot::load_modules()?;
             console.line(&hello)?;
             loop {
                 std::thread::park();

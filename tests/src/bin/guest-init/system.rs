@@ -228,3 +228,20 @@ pub(crate) fn touch_memory(args: &Args) -> Result<Value> {
     }
     Ok(json!({ "pages": len / 4096 }))
 }
+
+/// `{"argv"}`: runs a program of the initramfs to its end.
+pub(crate) fn exec(args: &Args) -> Result<Value> {
+    let argv: Vec<String> =
+        serde_json::from_value(args.get("argv").clone()).context("argv is a list of strings")?;
+    let (program, rest) = argv.split_first().context("argv is empty")?;
+    let out = std::process::Command::new(program)
+        .args(rest)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {program}"))?;
+    Ok(json!({
+        "status": out.status.code(),
+        "stdout": String::from_utf8_lossy(&out.stdout),
+        "stderr": String::from_utf8_lossy(&out.stderr),
+    }))
+}

@@ -1,0 +1,194 @@
+//! `bench block`: a virtio disk under ours and QEMU's device, driven from inside the guest.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use cumulet_images::volume::{Parent, Volume, VolumeSpec};
+use serde_json::json;
+
+use super::guest::{Guest, Machine, rate};
+use super::table::{Table, median};
+
+/// Size of each disk; all of it is touched before anything is measured.
+const DISK: u64 = 128 << 20;
+
+/// One kind of load.
+struct Load {
+    name: &'static str,
+    kind: &'static str,
+    block: u64,
+    depth: u64,
+    ops: u64,
+}
+
+const LOADS: [Load; 6] = [
+    Load {
+        name: "randread 4K d1",
+        kind: "randread",
+        block: 4 << 10,
+        depth: 1,
+        ops: 2000,
+    },
+    Load {
+        name: "randwrite 4K d1",
+        kind: "randwrite",
+        block: 4 << 10,
+        depth: 1,
+        ops: 2000,
+    },
+    Load {
+        name: "randread 4K d32",
+        kind: "randread",
+        block: 4 << 10,
+        depth: 32,
+        ops: 8000,
+    },
+    Load {
+        name: "randwrite 4K d32",
+        kind: "randwrite",
+        block: 4 << 10,
+        depth: 32,
+        ops: 8000,
+    },
+    Load {
+        name: "read 1M",
+        kind: "read",
+        block: 1 << 20,
+        depth: 1,
+        ops: 256,
+    },
+    Load {
+        name: "write 1M",
+        kind: "write",
+        block: 1 << 20,
+        depth: 1,
+        ops: 256,
+    },
+];
+
+/// A RAM disk of ours, unmounted when dropped.
+struct Ram(PathBuf);
+
+impl Ram {
+    fn mount(dir: &Path) -> Result<Self> {
+        let dir = dir.join("ram");
+        std::fs::create_dir_all(&dir)?;
+        crate::sh::run(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "-o", "size=1g", "tmpfs"])
+                .arg(&dir),
+        )?;
+        Ok(Self(dir))
+    }
+}
+
+impl Drop for Ram {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Runs every load on every contender in turn and gives the table.
+pub(super) fn measure(dir: &Path, machine: &Machine, rounds: usize) -> Result<Table> {
+    let ram = Ram::mount(dir)?;
+    let raw = ram.0.join("raw.img");
+    filled(&raw)?;
+    let volume = ram.0.join("vol");
+    let spec = VolumeSpec::over(
+        "vol-0123456789abcdef0",
+        Parent {
+            id: "ami-0123456789abcdef0".into(),
+            path: raw.clone(),
+            size: DISK,
+        },
+    );
+    Volume::create(&volume, &spec)?;
+    let other = ram.0.join("qemu.img");
+    filled(&other)?;
+    let own = ram.0.join("own.img");
+    filled(&own)?;
+
+    let disk =
+        |path: &Path, format: &str| json!([{ "path": path, "format": format, "serial": "bench" }]);
+    let drive = format!(
+        "file={},if=none,id=d0,format=raw,aio=io_uring",
+        other.display()
+    );
+    let contenders = [
+        (
+            "qemu",
+            machine.qemu(&[
+                "-drive",
+                &drive,
+                "-device",
+                "virtio-blk-pci,drive=d0,serial=bench,disable-legacy=on",
+            ]),
+        ),
+        (
+            "cumulet raw",
+            machine.ours(&dir.join("raw.json"), &disk(&own, "raw"), &json!([]))?,
+        ),
+        (
+            "cumulet volume",
+            machine.ours(&dir.join("vol.json"), &disk(&volume, "volume"), &json!([]))?,
+        ),
+    ];
+    // Load by contender by round.
+    let mut rates = vec![vec![Vec::new(); contenders.len()]; LOADS.len()];
+    for (index, (name, argv)) in contenders.iter().enumerate() {
+        eprintln!("bench block: {name}");
+        let mut guest = Guest::boot(argv)?;
+        // First touch: what is measured is a disk in use.
+        guest.ask(
+            &json!({ "cmd": "write", "disk": "bench", "offset": 0, "len": DISK, "seed": 7,
+            "direct": true, "chunk": 1 << 20 }),
+        )?;
+        for round in 0..=rounds {
+            for (load, row) in LOADS.iter().zip(&mut rates) {
+                let answer = guest
+                    .ask(&json!({ "cmd": "bench", "disk": "bench", "kind": load.kind,
+                    "block": load.block, "depth": load.depth, "ops": load.ops, "span": DISK }))?;
+                if round > 0 {
+                    row[index].push(rate(&answer["ops"], &answer["ns"])?);
+                }
+            }
+        }
+    }
+    let mut table = Table::new([
+        "load",
+        "qemu ops/s",
+        "cumulet raw ops/s",
+        "ratio",
+        "cumulet volume ops/s",
+        "ratio",
+    ]);
+    for (load, row) in LOADS.iter().zip(&rates) {
+        let of = |index: usize| {
+            row.get(index)
+                .map_or(f64::NAN, |r| median(r.iter().copied()))
+        };
+        let (qemu, raw, volume) = (of(0), of(1), of(2));
+        table.row([
+            load.name.into(),
+            format!("{qemu:.0}"),
+            format!("{raw:.0}"),
+            format!("{:.2}", raw / qemu),
+            format!("{volume:.0}"),
+            format!("{:.2}", volume / qemu),
+        ]);
+    }
+    Ok(table)
+}
+
+/// A file of [`DISK`] bytes without holes.
+fn filled(path: &Path) -> Result<()> {
+    use std::io::Write as _;
+    let mut file = File::create(path).with_context(|| format!("cannot make {}", path.display()))?;
+    let chunk = vec![0x5a; 1 << 20];
+    for _ in 0..DISK >> 20 {
+        file.write_all(&chunk)?;
+    }
+    Ok(())
+}

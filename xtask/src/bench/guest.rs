@@ -1,0 +1,108 @@
+//! A guest that obeys benchmark commands, under any VMM (docs/guest-payload.md has the commands).
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use super::probe::Running;
+
+/// A VMM with the test guest in it.
+pub(super) struct Guest(Running);
+
+impl Guest {
+    /// Starts the VMM and waits for the guest's user space.
+    pub(super) fn boot(argv: &[String]) -> Result<Self> {
+        let mut running = Running::start(argv)?;
+        running.wait_for("HELLO")?;
+        Ok(Self(running))
+    }
+
+    /// Sends a command and gives the guest's answer.
+    pub(super) fn ask(&mut self, command: &Value) -> Result<Value> {
+        self.0.send(&command.to_string())?;
+        let (line, _) = self.0.wait_for("@@")?;
+        let (_, answer) = line.split_once("@@").context("no answer in the line")?;
+        let mut answer: Value = serde_json::from_str(answer.trim())
+            .with_context(|| format!("the guest's answer is no JSON: {line:?}"))?;
+        if answer["ok"].is_null() && !answer["error"].is_null() {
+            bail!("the guest says: {} (to {command})", answer["error"]);
+        }
+        Ok(answer["ok"].take())
+    }
+}
+
+/// What every machine of the block and net comparisons shares.
+pub(super) struct Machine {
+    pub(super) kernel: PathBuf,
+    pub(super) initrd: PathBuf,
+    pub(super) memory_mib: u64,
+}
+
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
+
+impl Machine {
+    /// Our VMM's command line, with these disks and interfaces in the configuration.
+    pub(super) fn ours(&self, config: &Path, disks: &Value, nets: &Value) -> Result<Vec<String>> {
+        let document = json!({
+            "memory_mib": self.memory_mib,
+            "boot": { "kernel": { "kernel": self.kernel, "initrd": self.initrd, "cmdline": CMDLINE } },
+            "disks": disks,
+            "nets": nets,
+            "console": { "stdio": true },
+        });
+        std::fs::write(config, document.to_string())
+            .with_context(|| format!("cannot write {}", config.display()))?;
+        Ok(vec![
+            Path::new(crate::host::BIN)
+                .join("cumulet-vmm")
+                .display()
+                .to_string(),
+            "--config".into(),
+            config.display().to_string(),
+        ])
+    }
+
+    /// QEMU's command line on q35, with these further arguments.
+    pub(super) fn qemu(&self, devices: &[&str]) -> Vec<String> {
+        let mut argv = qemu("q35", self.memory_mib, &self.kernel, &self.initrd, CMDLINE);
+        argv.extend(devices.iter().map(ToString::to_string));
+        argv
+    }
+}
+
+/// A bare QEMU machine that boots a kernel directly, its serial line on standard input and output.
+pub(super) fn qemu(
+    machine: &str,
+    memory_mib: u64,
+    kernel: &Path,
+    initrd: &Path,
+    cmdline: &str,
+) -> Vec<String> {
+    let mut argv: Vec<String> = [
+        "qemu-system-x86_64",
+        "-accel",
+        "kvm",
+        "-cpu",
+        "host",
+        "-M",
+        machine,
+    ]
+    .map(String::from)
+    .to_vec();
+    argv.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(String::from));
+    argv.extend(["-display", "none", "-serial", "stdio"].map(String::from));
+    argv.extend(["-m".into(), memory_mib.to_string()]);
+    argv.extend(["-kernel".into(), kernel.display().to_string()]);
+    argv.extend(["-initrd".into(), initrd.display().to_string()]);
+    argv.extend(["-append".into(), cmdline.into()]);
+    argv
+}
+
+/// Units a second, from a count and the guest's nanoseconds.
+pub(super) fn rate(count: &Value, ns: &Value) -> Result<f64> {
+    let count = count.as_f64().context("a count is missing")?;
+    let ns = ns.as_f64().context("a time is missing")?;
+    Ok(count / Duration::from_nanos(1).as_secs_f64() / ns)
+}

@@ -1,0 +1,139 @@
+//! `cargo xtask bench …`: ours against QEMU, in one run, on the same KVM host.
+//!
+//! The outer half prepares the host and pushes the programs; the inner half (`bench-inner`, hidden)
+//! runs there and prints the table.
+
+mod block;
+mod boot;
+mod guest;
+mod net;
+mod probe;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+
+use crate::host::BIN;
+use crate::l1::Flavour;
+use crate::l1::client::{self, Lease};
+use crate::l1::proto::Exec;
+use crate::{payload, workspace};
+
+/// Compare with QEMU on an emulated KVM host that counts instructions.
+#[derive(Subcommand)]
+pub(crate) enum BenchTask {
+    /// exec to the first KVM_RUN and to HELLO on the serial line, exits, memory, threads.
+    Boot(Common),
+    /// 4 KiB random and 1 MiB sequential requests from inside the guest, on a raw file and a volume.
+    Block(Common),
+    /// TCP between guest and host by iperf3.
+    Net(Common),
+}
+
+/// What all benchmarks take.
+#[derive(Args)]
+pub(crate) struct Common {
+    /// Measure by the clock on an L1 with two CPUs instead of counting instructions.
+    #[arg(long)]
+    wall: bool,
+    /// Cargo profile of the measured binary.
+    #[arg(long, default_value = "release")]
+    profile: String,
+    /// Rounds that are counted; one more goes before them and is dropped.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Kind {
+    Boot,
+    Block,
+    Net,
+}
+
+/// The half that runs inside the KVM host.
+#[derive(Args)]
+pub(crate) struct InnerTask {
+    kind: Kind,
+    /// Folder with the guest payload.
+    #[arg(long)]
+    payload: PathBuf,
+    #[arg(long)]
+    rounds: usize,
+}
+
+/// Runs a benchmark.
+pub(crate) fn run(task: &BenchTask) -> Result<()> {
+    match task {
+        BenchTask::Boot(common) => run_inside(common, "boot"),
+        BenchTask::Block(common) => run_inside(common, "block"),
+        BenchTask::Net(common) => run_inside(common, "net"),
+    }
+}
+
+/// Runs the inner half.
+pub(crate) fn run_inner(task: &InnerTask) -> Result<()> {
+    let kernel = task.payload.join("kernels/6.1/vmlinuz");
+    let initrd = task.payload.join("kernels/6.1/initrd");
+    let dir = tempdir()?;
+    let mut machine = guest::Machine {
+        kernel,
+        initrd,
+        memory_mib: 512,
+    };
+    let table = match task.kind {
+        Kind::Boot => {
+            let contenders = boot::contenders(&dir, &machine.kernel, &machine.initrd)?;
+            boot::table(&boot::measure(&contenders, task.rounds)?)
+        }
+        Kind::Block => block::measure(&dir, &machine, task.rounds)?,
+        Kind::Net => net::measure(&dir, &mut machine, task.rounds)?,
+    };
+    std::fs::remove_dir_all(&dir)?;
+    println!("{table}");
+    Ok(())
+}
+
+fn tempdir() -> Result<PathBuf> {
+    let dir = std::env::temp_dir().join(format!("cumulet-bench-{}", std::process::id()));
+    crate::cache::private_dir(&dir)?;
+    Ok(dir)
+}
+
+fn run_inside(common: &Common, inner: &str) -> Result<()> {
+    workspace::build_binaries(&common.profile)?;
+    let payload = payload::ensure()?;
+    let name = if common.wall { "bench" } else { "bench-icount" };
+    let flavour = Flavour {
+        name: name.into(),
+        memory_mib: 4096,
+        icount: !common.wall,
+        idle_seconds: 1200,
+        disks: Vec::new(),
+    };
+    let lease = client::lease(&flavour)?;
+    crate::host::push_binaries(&lease, &common.profile)?;
+    let xtask = Path::new(BIN).join("xtask");
+    lease.push(&std::env::current_exe()?, &xtask)?;
+    let remote = payload::push(&payload, &lease)?;
+    let mut argv = vec![xtask.display().to_string(), "bench-inner".into()];
+    argv.extend([inner.into(), "--payload".into(), remote]);
+    argv.extend(["--rounds".into(), common.rounds.to_string()]);
+    execute(&lease, argv)
+}
+
+fn execute(lease: &Lease, argv: Vec<String>) -> Result<()> {
+    let request = Exec {
+        argv,
+        reap: true,
+        ..Exec::default()
+    };
+    let exit = lease.exec(&request, None, None, client::pass_on)?;
+    if exit.code != 0 {
+        bail!("the benchmark ended with status {}", exit.code);
+    }
+    Ok(())
+}

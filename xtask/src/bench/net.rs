@@ -1,0 +1,169 @@
+//! `bench net`: TCP between guest and host by iperf3, through ours and QEMU's virtio-net.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use super::guest::{Guest, Machine};
+use super::table::{Table, median};
+use crate::payload::cpio::Archive;
+
+/// Bytes a transfer.
+const BYTES: &str = "192M";
+
+/// A tap device with an address of the host's, gone when dropped.
+struct Tap {
+    name: String,
+    subnet: String,
+}
+
+impl Tap {
+    fn new(number: usize) -> Result<Self> {
+        let (name, subnet) = (format!("bench{number}"), format!("10.77.{number}"));
+        let ip = |args: &[&str]| crate::sh::run(Command::new("ip").args(args));
+        ip(&["tuntap", "add", "dev", &name, "mode", "tap", "vnet_hdr"])?;
+        let tap = Self { name, subnet };
+        ip(&[
+            "address",
+            "add",
+            &format!("{}.1/24", tap.subnet),
+            "dev",
+            &tap.name,
+        ])?;
+        ip(&["link", "set", &tap.name, "up"])?;
+        Ok(tap)
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        let _ = Command::new("ip")
+            .args(["link", "delete", &self.name])
+            .status();
+    }
+}
+
+/// The iperf3 server, killed when dropped.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs all contenders in turn and gives the table (MiB/s).
+pub(super) fn measure(dir: &Path, machine: &mut Machine, rounds: usize) -> Result<Table> {
+    machine.initrd = with_iperf3(dir, &machine.initrd)?;
+    let _server = Server(
+        Command::new("iperf3")
+            .arg("-s")
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start iperf3 (package iperf3)")?,
+    );
+    let mut table = Table::new(["direction", "qemu MiB/s", "cumulet MiB/s", "ratio"]);
+    let taps = [Tap::new(1)?, Tap::new(2)?];
+    let netdev = format!(
+        "tap,id=n0,ifname={},script=no,downscript=no,vhost=off",
+        taps[0].name
+    );
+    let contenders = [
+        machine.qemu(&[
+            "-netdev",
+            &netdev,
+            "-device",
+            "virtio-net-pci,netdev=n0,disable-legacy=on",
+        ]),
+        machine.ours(
+            &dir.join("net.json"),
+            &json!([]),
+            &json!([{ "tap": { "name": taps[1].name }, "mac": "02:00:00:00:77:02" }]),
+        )?,
+    ];
+    // Direction by contender by round.
+    let mut rates = [[const { Vec::new() }; 2], [const { Vec::new() }; 2]];
+    for (index, (argv, tap)) in contenders.iter().zip(&taps).enumerate() {
+        let mut guest = Guest::boot(argv)?;
+        let name = interface(&mut guest)?;
+        guest.ask(&json!({ "cmd": "net_up", "name": name, "address": format!("{}.2", tap.subnet), "prefix": 24 }))?;
+        for round in 0..=rounds {
+            for (row, reverse) in rates.iter_mut().zip([false, true]) {
+                let rate = iperf3(&mut guest, &format!("{}.1", tap.subnet), reverse)?;
+                if round > 0 {
+                    row[index].push(rate);
+                }
+            }
+        }
+    }
+    for (row, name) in rates.iter().zip(["guest to host", "host to guest"]) {
+        let (qemu, ours) = (
+            median(row[0].iter().copied()),
+            median(row[1].iter().copied()),
+        );
+        table.row([
+            name.into(),
+            format!("{qemu:.0}"),
+            format!("{ours:.0}"),
+            format!("{:.2}", ours / qemu),
+        ]);
+    }
+    Ok(table)
+}
+
+/// The guest's one network interface.
+fn interface(guest: &mut Guest) -> Result<String> {
+    let list = guest.ask(&json!({ "cmd": "net_list" }))?;
+    let names = list.as_array().context("no list of interfaces")?;
+    names
+        .iter()
+        .filter_map(|n| n["name"].as_str())
+        .find(|n| *n != "lo")
+        .map(String::from)
+        .with_context(|| format!("the guest has no interface: {list}"))
+}
+
+/// One transfer; MiB a second as the receiver saw it.
+fn iperf3(guest: &mut Guest, host: &str, reverse: bool) -> Result<f64> {
+    let mut argv = vec!["/usr/bin/iperf3", "-J", "-c", host, "-n", BYTES];
+    if reverse {
+        argv.push("-R");
+    }
+    let answer = guest.ask(&json!({ "cmd": "exec", "argv": argv }))?;
+    let text = answer["stdout"].as_str().unwrap_or_default();
+    let report: Value = serde_json::from_str(text)
+        .with_context(|| format!("iperf3 in the guest answered {answer}"))?;
+    let bits = report["end"]["sum_received"]["bits_per_second"]
+        .as_f64()
+        .with_context(|| format!("iperf3 in the guest failed: {report}"))?;
+    Ok(bits / 8.0 / f64::from(1 << 20))
+}
+
+/// The initramfs with this host's iperf3 and the libraries it needs behind it: the kernel unpacks
+/// archives that follow each other.
+fn with_iperf3(dir: &Path, initrd: &Path) -> Result<std::path::PathBuf> {
+    let ldd = crate::sh::output(Command::new("ldd").arg("/usr/bin/iperf3"))?;
+    let libraries = ldd.split_whitespace().filter(|word| word.starts_with('/'));
+    let mut archive = Archive::new();
+    let mut made = std::collections::BTreeSet::new();
+    for path in std::iter::once("/usr/bin/iperf3").chain(libraries) {
+        let inside = path.trim_start_matches('/');
+        for (at, _) in inside.match_indices('/') {
+            if made.insert(inside[..at].to_owned()) {
+                archive.directory(&inside[..at])?;
+            }
+        }
+        if made.insert(inside.to_owned()) {
+            archive.file(inside, 0o755, &std::fs::read(path)?)?;
+        }
+    }
+    let mut whole = std::fs::read(initrd)?;
+    whole.resize(whole.len().next_multiple_of(4), 0);
+    whole.extend(archive.finish()?);
+    let path = dir.join("initrd-iperf3");
+    std::fs::write(&path, whole)?;
+    Ok(path)
+}
