@@ -15,7 +15,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::protocol::{Reply, Report, Request, VMM_SOCKET};
 use super::requests::Incoming;
-use super::vmm::{Control, End, Vmm};
+use super::vmm::{self, Control, End, Vmm};
 use super::{Reporter, console, machine, settle_failure, vanishes};
 use crate::error::{Context, Error, Kind, Result};
 use crate::fabric::{Fabric, UplinkState};
@@ -129,6 +129,9 @@ impl Life {
         reporter.phase("starting the machine");
         loop {
             let end = self.run_machine(&mut ears, reporter).await?;
+            if self.held.record.hardware.trace {
+                self.trace = vmm::log(&self.held.dir);
+            }
             match self.after(end)? {
                 Next::Again => {
                     tracing::info!("the machine starts anew");

@@ -169,6 +169,16 @@ fn open_log(path: &std::path::Path) -> Result<File> {
         .context(|| format!("cannot write {}", path.display()))
 }
 
+/// What the last VMM wrote to its standard error, without the line for programs.
+pub(super) fn log(dir: &InstanceDir) -> Option<String> {
+    let text = std::fs::read_to_string(dir.file("vmm.log")).ok()?;
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| serde_json::from_str::<EndReason>(line).is_err())
+        .collect();
+    Some(lines.join("\n"))
+}
+
 async fn collect(
     mut lines: Lines<BufReader<tokio::process::ChildStderr>>,
     mut log: File,

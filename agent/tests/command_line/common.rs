@@ -1,0 +1,259 @@
+//! Helpers of the command line's tests: a state folder of its own, a way to run `cumulet` in it,
+//! and a VMM that only pretends.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A hang guard, not a measure: nothing should take this long on the slowest machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A state folder and a folder with `cumulet` and the pretended `cumulet-vmm` side by side.
+pub(crate) struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let bin = folder.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        let cumulet = bin.join("cumulet");
+        if fs::hard_link(env!("CARGO_BIN_EXE_cumulet"), &cumulet).is_err() {
+            fs::copy(env!("CARGO_BIN_EXE_cumulet"), &cumulet).unwrap();
+        }
+        let vmm = bin.join("cumulet-vmm");
+        let own = std::env::current_exe().unwrap();
+        let script = format!(
+            "#!/bin/sh\nexec '{}' --ignored --exact --nocapture --test-threads=1 pretended_vmm\n",
+            own.display()
+        );
+        fs::write(&vmm, script).unwrap();
+        fs::set_permissions(&vmm, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(folder.path().join("kernel"), "not really").unwrap();
+        Self { folder }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn home(&self) -> PathBuf {
+        self.path("home")
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.path("bin/cumulet"));
+        command
+            .args(args)
+            .env("CUMULET_HOME", self.home())
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs to the end.
+    pub(crate) fn run(&self, args: &[&str]) -> Done {
+        let output = self.command(args).output().unwrap();
+        Done {
+            what: args.join(" "),
+            output,
+        }
+    }
+
+    /// Launches a pretended guest that lives on; gives its id.
+    pub(crate) fn launch(&self, behaviour: &str, more: &[&str]) -> String {
+        let mut args = vec!["--output", "json", "run", "--keep"];
+        let base = self.pretend(behaviour);
+        args.extend(base.iter().map(String::as_str));
+        args.extend(more);
+        let done = self.run(&args);
+        done.succeeds();
+        done.json()["Instances"][0]["InstanceId"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// Arguments of `run` for a pretended guest without a way out.
+    pub(crate) fn pretend(&self, behaviour: &str) -> Vec<String> {
+        let kernel = self.path("kernel").display().to_string();
+        [
+            "--skip-doctor",
+            "--uplink",
+            "none",
+            "--kernel",
+            &kernel,
+            "--cmdline",
+            behaviour,
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    /// What `describe` says of one instance.
+    pub(crate) fn describe(&self, id: &str) -> Value {
+        let done = self.run(&["--output", "json", "describe", id]);
+        done.succeeds();
+        done.json()["Instances"][0].clone()
+    }
+
+    pub(crate) fn state(&self, id: &str) -> String {
+        self.describe(id)["State"]["Name"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    pub(crate) fn ids(&self) -> Vec<String> {
+        let done = self.run(&["--output", "json", "list"]);
+        done.succeeds();
+        let json = done.json();
+        let all = json["Instances"].as_array().unwrap();
+        all.iter()
+            .map(|one| one["InstanceId"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    pub(crate) fn instance(&self, id: &str) -> PathBuf {
+        self.home().join("instances").join(id)
+    }
+
+    /// Instance folders of any kind, also half-deleted ones.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.home().join("instances")) else {
+            return Vec::new();
+        };
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != ".lock")
+            .collect()
+    }
+
+    /// Process ids with this instance's id on their command line or in their environment's
+    /// stead: the supervisor.
+    pub(crate) fn supervisor(&self, id: &str) -> i32 {
+        until("the supervisor", || {
+            processes().into_iter().find_map(|(pid, line)| {
+                (line.contains("__supervise") && line.contains(id)).then_some(pid)
+            })
+        })
+    }
+
+    /// The pretended VMM of this supervisor.
+    pub(crate) fn vmm(&self, id: &str) -> i32 {
+        let text = until("the pretended VMM", || {
+            fs::read_to_string(self.instance(id).join("pretended.pid")).ok()
+        });
+        text.parse().unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for id in self.leftovers() {
+            let _ = self.run(&["terminate", &id]);
+        }
+    }
+}
+
+/// A finished command.
+pub(crate) struct Done {
+    what: String,
+    output: Output,
+}
+
+impl Done {
+    pub(crate) fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+
+    pub(crate) fn status(&self) -> i32 {
+        self.output.status.code().unwrap_or(-1)
+    }
+
+    #[track_caller]
+    pub(crate) fn succeeds(&self) {
+        assert_eq!(
+            self.status(),
+            0,
+            "{}\n{}{}",
+            self.what,
+            self.stdout(),
+            self.stderr()
+        );
+    }
+
+    /// Ends with this status, and says each of these on standard error.
+    #[track_caller]
+    pub(crate) fn fails(&self, status: i32, says: &[&str]) {
+        let text = self.stderr();
+        assert_eq!(
+            self.status(),
+            status,
+            "{}\n{}{text}",
+            self.what,
+            self.stdout()
+        );
+        for part in says {
+            assert!(text.contains(part), "`{part}` is not in: {text}");
+        }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}{}", self.stdout(), self.stderr()))
+    }
+}
+
+/// Waits until there is an answer.
+#[track_caller]
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "gave up waiting for {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Waits for a child; kills it when it hangs.
+#[track_caller]
+pub(crate) fn finish(mut child: Child) -> i32 {
+    let status = until("a command to end", || child.try_wait().unwrap());
+    status.code().unwrap_or(-1)
+}
+
+pub(crate) fn alive(pid: i32) -> bool {
+    let state = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"));
+    state.is_ok_and(|text| !text.contains(") Z "))
+}
+
+pub(crate) fn kill(pid: i32) {
+    let target = nix::unistd::Pid::from_raw(pid);
+    nix::sys::signal::kill(target, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+fn processes() -> Vec<(i32, String)> {
+    let entries = fs::read_dir("/proc").unwrap();
+    entries
+        .filter_map(|entry| {
+            let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            Some((pid, String::from_utf8_lossy(&line).replace('\0', " ")))
+        })
+        .collect()
+}

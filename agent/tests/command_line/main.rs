@@ -1,0 +1,12 @@
+//! `cumulet` as a user meets it, on any host: the VMM is a pretended one ([`pretend`]).
+
+mod common;
+mod input;
+mod lifecycle;
+mod pretend;
+
+#[test]
+#[ignore = "not a test: this is what `cumulet-vmm` is here"]
+fn pretended_vmm() {
+    pretend::run();
+}
