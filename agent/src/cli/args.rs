@@ -52,6 +52,8 @@ pub struct Cli {
 pub enum Command {
     /// Launch an instance; it is gone when you leave, unless --keep
     Run(Box<RunArgs>),
+    /// Build, import, list, check and remove AMIs
+    Images(ImagesArgs),
     /// List instances
     #[command(visible_alias = "ls")]
     List,
@@ -190,6 +192,59 @@ pub struct RunArgs {
     /// Launch even if the test of this host's KVM fails
     #[arg(long)]
     pub skip_doctor: bool,
+}
+
+/// `cumulet images`.
+#[derive(Debug, Args)]
+pub struct ImagesArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: ImagesCommand,
+}
+
+/// The commands under `cumulet images`.
+#[derive(Debug, Subcommand)]
+pub enum ImagesCommand {
+    /// Import a disk image (raw, qcow2, vmdk, vhd) as an AMI
+    Import(ImageImportArgs),
+    /// List AMIs
+    #[command(visible_alias = "ls")]
+    List,
+    /// Remove AMIs that no instance uses
+    Rm(ImageNames),
+    /// Check AMIs against their digests
+    Verify(ImageNames),
+}
+
+/// `cumulet images import`.
+#[derive(Debug, Args)]
+pub struct ImageImportArgs {
+    /// The image file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Name of the AMI [default: the file's name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// One line about it
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+    /// Device name of the root disk, such as /dev/xvda [default: what the image suggests]
+    #[arg(long, value_name = "DEVICE")]
+    pub root_device: Option<String>,
+    /// Take it although it cannot be booted here: a data disk, another architecture
+    #[arg(long)]
+    pub force: bool,
+    /// Let the image name other files to be read (backing files, extents); only for your own
+    #[arg(long)]
+    pub allow_other_files: bool,
+}
+
+/// AMIs by id or name.
+#[derive(Debug, Args)]
+pub struct ImageNames {
+    /// AMI ids or names
+    #[arg(required = true, value_name = "AMI")]
+    pub images: Vec<String>,
 }
 
 /// `cumulet describe`.

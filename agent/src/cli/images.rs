@@ -1,51 +1,261 @@
-//! AMIs on the command line.
+//! `cumulet images`: the AMI store on the command line.
 
-use cumulet_images::volume::Parent;
+use cumulet_images::store::{Ami, AmiStore, ImportOptions, Progress, StoreError};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
 
-use crate::error::{Error, Kind, Result};
+use super::args::{ImageImportArgs, ImageNames, ImagesCommand};
+use super::output::{Output, table};
+use crate::error::{Context, Error, Kind, Result};
+use crate::ids;
 use crate::size::Size;
 use crate::state::Home;
-use crate::types::InstanceType;
+use crate::types::{Architecture, InstanceType};
 
-/// An AMI of the store. There are none before the store is.
-#[derive(Debug)]
-pub(super) enum Ami {}
+/// `cumulet images …`.
+pub(super) fn images(home: &Home, output: Output, command: ImagesCommand) -> Result<u8> {
+    let store = open(home)?;
+    match command {
+        ImagesCommand::Import(args) => import(&store, output, args),
+        ImagesCommand::List => list(&store, output),
+        ImagesCommand::Rm(args) => remove(home, &store, output, &args),
+        ImagesCommand::Verify(args) => verify(&store, output, &args),
+    }
+}
 
-impl Ami {
-    /// Finds an AMI by id or name.
-    pub(super) fn find(_home: &Home, wanted: &str) -> Result<Self> {
-        Err(Error::new(
-            Kind::NotFound,
-            "InvalidAMIID.NotFound",
-            format!("The image id '[{wanted}]' does not exist"),
-        ))
+/// The store of this state folder.
+pub(super) fn open(home: &Home) -> Result<AmiStore> {
+    AmiStore::open(&home.amis()).map_err(|error| translate(&error))
+}
+
+/// Finds an AMI by id or name.
+pub(super) fn find(store: &AmiStore, wanted: &str) -> Result<Ami> {
+    match store.find(wanted) {
+        Err(StoreError::Unknown(_)) => {
+            let mut error = translate(&StoreError::Unknown(wanted.to_owned()));
+            if std::path::Path::new(wanted).is_file() {
+                error = error.mend(format!("`cumulet images import {wanted}` first"));
+            }
+            Err(error)
+        }
+        other => other.map_err(|error| translate(&error)),
+    }
+}
+
+/// The store's errors in the user's terms.
+pub(super) fn translate(error: &StoreError) -> Error {
+    let (kind, code) = match error {
+        StoreError::Unknown(wanted) => {
+            let message = if ids::is("ami", wanted) {
+                format!("The image id '[{wanted}]' does not exist")
+            } else {
+                format!("there is no image with the name or id '{wanted}'")
+            };
+            return Error::new(Kind::NotFound, "InvalidAMIID.NotFound", message)
+                .mend("`cumulet images list` shows what there is");
+        }
+        StoreError::Locked { .. } => (Kind::Conflict, "ImageStoreLocked"),
+        StoreError::InUse { .. } => (Kind::Conflict, "InvalidAMIID.InUse"),
+        StoreError::Full { .. } => (Kind::Host, "InsufficientHostStorage"),
+        StoreError::Source { .. }
+        | StoreError::Truncated { .. }
+        | StoreError::NotBootable { .. } => (Kind::Usage, "InvalidImage"),
+        StoreError::Architecture { .. } => (Kind::Usage, "UnsupportedArchitecture"),
+        StoreError::Damaged { .. } | StoreError::Manifest { .. } => {
+            (Kind::Internal, "ImageDamaged")
+        }
+        StoreError::Io { .. } | StoreError::Volume(_) => (Kind::Internal, "InternalError"),
+    };
+    let mut out = Error::new(kind, code, error.to_string());
+    if let Some(cause) = std::error::Error::source(error) {
+        out = out.because(cause);
+    }
+    if matches!(error, StoreError::Full { .. }) {
+        out = out.mend("free space on that file system, or move the state folder with --home");
+    }
+    out
+}
+
+/// EC2's word for an AMI's architecture; an AMI without a kernel counts as the host's.
+pub(super) fn architecture(ami: &Ami) -> String {
+    ami.architecture.as_ref().map_or_else(
+        || Architecture::host().name().to_owned(),
+        ToString::to_string,
+    )
+}
+
+/// Whether this type can run this AMI.
+pub(super) fn check_architecture(ami: &Ami, kind: &InstanceType) -> Result<()> {
+    let needs = architecture(ami);
+    if needs == kind.architecture.name() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "The architecture '{}' of the instance type {} does not match the architecture '{needs}' \
+         of the image {}",
+        kind.architecture.name(),
+        kind.name,
+        ami.id
+    ))
+    .mend("choose another type (`cumulet types`) or another image"))
+}
+
+/// `Image` of EC2's DescribeImages.
+fn shape(store: &AmiStore, ami: &Ami) -> Value {
+    json!({
+        "ImageId": ami.id,
+        "Name": ami.name,
+        "Description": ami.description,
+        "Architecture": architecture(ami),
+        "CreationDate": ami.creation_date,
+        "State": "available",
+        "RootDeviceName": ami.root_device_name,
+        "RootDeviceType": "ebs",
+        "VirtualizationType": "hvm",
+        "PlatformDetails": "Linux/UNIX",
+        "BlockDeviceMappings": [{
+            "DeviceName": ami.root_device_name,
+            "Ebs": { "VolumeSize": Size(ami.size).gib_rounded_up() },
+        }],
+        "Cumulet": {
+            "SizeBytes": ami.size,
+            "UsedBytes": ami.used_bytes,
+            "Digest": ami.digest,
+            "Os": ami.os,
+            "Boot": ami.boot,
+            "Disk": store.disk_path(ami),
+        },
+    })
+}
+
+fn list(store: &AmiStore, output: Output) -> Result<u8> {
+    let amis = store.list().map_err(|error| translate(&error))?;
+    let values: Vec<Value> = amis.iter().map(|ami| shape(store, ami)).collect();
+    output.result(&json!({ "Images": values }), || {
+        if amis.is_empty() {
+            return "no images; `cumulet images build debian-12` makes one".to_owned();
+        }
+        let rows: Vec<Vec<String>> = amis
+            .iter()
+            .map(|ami| {
+                vec![
+                    ami.id.clone(),
+                    ami.name.clone(),
+                    architecture(ami),
+                    Size(ami.size).to_string(),
+                    Size(ami.used_bytes).to_string(),
+                    ami.os.clone().unwrap_or_else(|| "-".to_owned()),
+                    ami.creation_date.get(..10).unwrap_or_default().to_owned(),
+                ]
+            })
+            .collect();
+        table(
+            &["IMAGE", "NAME", "ARCH", "SIZE", "USED", "SYSTEM", "MADE"],
+            &rows,
+        )
+    });
+    Ok(0)
+}
+
+fn told(store: &AmiStore, output: Output, ami: &Ami, what: &str) {
+    output.result(&shape(store, ami), || {
+        format!("{} {} ({what})", ami.id, ami.name)
+    });
+}
+
+fn import(store: &AmiStore, output: Output, args: ImageImportArgs) -> Result<u8> {
+    let bar = Bar::new(output, &format!("importing {}", args.file.display()));
+    let options = ImportOptions {
+        name: args.name,
+        description: args.description.unwrap_or_default(),
+        root_device_name: args.root_device,
+        force: args.force,
+        allow_other_files: args.allow_other_files,
+        recipe: None,
+    };
+    let imported = store.import(&args.file, &options, &mut |progress| bar.show(progress));
+    bar.done();
+    let ami = imported.map_err(|error| translate(&error))?;
+    told(store, output, &ami, "imported");
+    Ok(0)
+}
+
+fn remove(home: &Home, store: &AmiStore, output: Output, args: &ImageNames) -> Result<u8> {
+    // No launch may choose the image while we look who uses it.
+    let guard = home.guard()?;
+    let mut removed = Vec::new();
+    for wanted in &args.images {
+        let ami = find(store, wanted)?;
+        store.delete(&ami.id).map_err(|error| translate(&error))?;
+        removed.push(ami.id);
+    }
+    drop(guard);
+    output.result(&json!({ "Return": true, "ImageIds": removed }), || {
+        removed
+            .iter()
+            .map(|id| format!("{id}: removed\n"))
+            .collect()
+    });
+    Ok(0)
+}
+
+fn verify(store: &AmiStore, output: Output, args: &ImageNames) -> Result<u8> {
+    let mut good = Vec::new();
+    for wanted in &args.images {
+        let ami = find(store, wanted)?;
+        let bar = Bar::new(output, &format!("verifying {}", ami.id));
+        let verified = store.verify(&ami.id, &mut |progress| bar.show(progress));
+        bar.done();
+        verified.map_err(|error| translate(&error))?;
+        good.push(ami);
+    }
+    let values: Vec<Value> = good
+        .iter()
+        .map(|ami| json!({ "ImageId": ami.id, "Digest": ami.digest, "Verified": true }))
+        .collect();
+    output.result(&json!({ "Images": values }), || {
+        good.iter()
+            .map(|ami| format!("{} {}: good ({})\n", ami.id, ami.name, ami.digest))
+            .collect()
+    });
+    Ok(0)
+}
+
+/// A progress bar in bytes, a spinner while there are none to count.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new(output: Output, what: &str) -> Self {
+        Self(output.spinner(what))
     }
 
-    pub(super) fn id(&self) -> &str {
-        match *self {}
+    fn show(&self, progress: Progress) {
+        if self.0.length() != Some(progress.total) {
+            let template = "{spinner} {msg} [{wide_bar}] {bytes}/{total_bytes} ({eta})";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                self.0.set_style(style.progress_chars("=> "));
+            }
+            self.0.set_length(progress.total);
+        }
+        self.0.set_position(progress.done);
     }
 
-    pub(super) fn name(&self) -> &str {
-        match *self {}
+    fn done(&self) {
+        self.0.finish_and_clear();
     }
+}
 
-    pub(super) fn architecture(&self) -> &str {
-        match *self {}
-    }
-
-    pub(super) fn root_device(&self) -> &str {
-        match *self {}
-    }
-
-    pub(super) fn size(&self) -> Size {
-        match *self {}
-    }
-
-    pub(super) fn parent(&self) -> Result<Parent> {
-        match *self {}
-    }
-
-    pub(super) fn check_architecture(&self, _kind: &InstanceType) -> Result<()> {
-        match *self {}
+/// Makes the root volume `id` over an AMI in the new folder `dir`.
+pub(super) fn root_volume(
+    home: &Home,
+    ami: &Ami,
+    dir: &std::path::Path,
+    id: &str,
+    size: Size,
+) -> Result<()> {
+    match open(home)?.create_volume(ami, dir, id, Some(size.0)) {
+        Ok(_) => Ok(()),
+        Err(error @ (StoreError::Unknown(_) | StoreError::Locked { .. })) => Err(translate(&error)),
+        Err(error) => Err(error).context(|| format!("cannot make the root volume {id}")),
     }
 }

@@ -8,11 +8,12 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use cumulet_images::store::Ami;
 use cumulet_images::volume::{Volume, VolumeSpec};
 use time::OffsetDateTime;
 
 use super::args::RunArgs;
-use super::images::Ami;
+use super::images;
 use super::keys;
 use super::output::Output;
 use super::parse::DiskArg;
@@ -48,12 +49,20 @@ pub(super) fn plan(home: &Home, output: Output, args: &RunArgs) -> Result<Plan> 
     let image = args
         .image
         .as_deref()
-        .map(|wanted| Ami::find(home, wanted))
+        .map(|wanted| images::find(&images::open(home)?, wanted))
         .transpose()?;
     let kind = machine(args)?;
     types::check(&kind)?;
     if let Some(image) = &image {
-        image.check_architecture(&kind)?;
+        images::check_architecture(image, &kind)?;
+        if image.boot.is_none() && args.kernel.is_none() {
+            return Err(Error::new(
+                Kind::Usage,
+                "InvalidImage",
+                format!("no kernel was found in {} ({})", image.id, image.name),
+            )
+            .mend("it is a data disk; boot it with a kernel from the host (--kernel)"));
+        }
     }
     let user_data = args.user_data.as_deref().map(user_data).transpose()?;
     let metadata = metadata(args);
@@ -77,9 +86,9 @@ pub(super) fn plan(home: &Home, output: Output, args: &RunArgs) -> Result<Plan> 
         keep: args.keep,
         launch_time: OffsetDateTime::now_utc(),
         image: image.as_ref().map(|image| ImageRef {
-            id: image.id().to_owned(),
-            name: image.name().to_owned(),
-            architecture: image.architecture().to_owned(),
+            id: image.id.clone(),
+            name: image.name.clone(),
+            architecture: images::architecture(image),
         }),
         hardware: Hardware {
             instance_type: kind.name,
@@ -116,7 +125,7 @@ pub(super) fn create(home: &Home, plan: Plan) -> Result<Held> {
     record.network.private_ip = home.free_address()?;
     let dir = home.instance(&record.instance_id)?;
     let held = dir.create(&guard, record, "cumulet run")?;
-    let made = make_volumes(&held, image.as_ref()).and_then(|()| held.save());
+    let made = make_volumes(home, &held, image.as_ref()).and_then(|()| held.save());
     drop(guard);
     match made {
         Ok(()) => Ok(held),
@@ -127,17 +136,17 @@ pub(super) fn create(home: &Home, plan: Plan) -> Result<Held> {
     }
 }
 
-fn make_volumes(held: &Held, image: Option<&Ami>) -> Result<()> {
+fn make_volumes(home: &Home, held: &Held, image: Option<&Ami>) -> Result<()> {
     for disk in &held.record.disks {
-        let spec = match (disk.kind, image) {
-            (DiskKind::Scratch, _) => continue,
-            (DiskKind::Root, Some(image)) => {
-                VolumeSpec::over(&disk.id, image.parent()?).sized(disk.size.0)
+        let folder = held.dir.file(&disk.file_name());
+        match (disk.kind, image) {
+            (DiskKind::Scratch, _) => {}
+            (DiskKind::Root, Some(ami)) => {
+                images::root_volume(home, ami, &folder, &disk.id, disk.size)?;
             }
-            _ => VolumeSpec::blank(&disk.id, disk.size.0),
-        };
-        Volume::create(&held.dir.file(&disk.file_name()), &spec)
-            .context(|| format!("cannot make {} ({})", disk.id, disk.device))?;
+            _ => Volume::create(&folder, &VolumeSpec::blank(&disk.id, disk.size.0))
+                .context(|| format!("cannot make {} ({})", disk.id, disk.device))?,
+        }
     }
     Ok(())
 }
@@ -233,7 +242,7 @@ fn disks(args: &RunArgs, image: Option<&Ami>) -> Result<Vec<Disk>> {
         disks.push(Disk {
             kind: DiskKind::Root,
             id: ids::new("vol"),
-            device: image.root_device().to_owned(),
+            device: image.root_device_name.clone(),
             size,
         });
     } else if args.root_size.is_some() {
@@ -296,7 +305,7 @@ fn whole(size: Size, device: &str) -> Result<Size> {
 }
 
 fn root_size(wanted: Option<Size>, image: &Ami) -> Result<Size> {
-    let least = image.size();
+    let least = Size(image.size);
     let Some(wanted) = wanted else {
         return Ok(least);
     };
@@ -307,7 +316,7 @@ fn root_size(wanted: Option<Size>, image: &Ami) -> Result<Size> {
             "InvalidBlockDeviceMapping",
             format!(
                 "a root disk of {size} is smaller than the image {}, expect at least {least}",
-                image.id()
+                image.id
             ),
         ));
     }

@@ -44,6 +44,7 @@ fn dispatch(cli: Cli, output: Output) -> Result<u8> {
     match cli.command {
         Command::Run(args) => run::run(&home()?, output, *args),
 
+        Command::Images(args) => images::images(&home()?, output, args.command),
         Command::List => show::list(&home()?, output),
         Command::Describe(args) => show::describe(&home()?, output, &args.instances),
         Command::Types => show::types(output),
