@@ -124,6 +124,17 @@ impl HostSide {
         }
     }
 
+    /// A fresh socket of the host's network.
+    pub(super) fn socket(&self, ipv6: bool, stream: bool) -> Result<OwnedFd> {
+        match self.call(&Request::Socket { ipv6, stream }, &[])? {
+            (Reply::Done, fds) => one(fds),
+            (Reply::Errno(code), _) => Err(FabricError::io("open a socket on the host")(
+                io::Error::from_raw_os_error(code),
+            )),
+            (Reply::Failed(message), _) => Err(FabricError::HostProcess { message }),
+        }
+    }
+
     /// Starts a program or a set of rules; the pipe returned ends when it does.
     pub(super) fn start(
         &self,

@@ -23,6 +23,7 @@
 
 mod config;
 mod dhcp;
+mod dns;
 mod enter;
 mod error;
 mod host;
@@ -100,6 +101,7 @@ impl Fabric {
         }
         let host = Arc::new(entered.host);
         let (sender, uplink) = watch::channel(UplinkState::Starting);
+        dns::spawn(&mut tasks, &config, Arc::clone(&host), uplink.clone()).await?;
         tasks.spawn(uplink::run(
             Arc::clone(&host),
             entered.namespaces,

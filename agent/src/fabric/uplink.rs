@@ -35,6 +35,8 @@ pub enum UplinkState {
     Starting,
     /// Guests reach the outside this way.
     Up(UplinkMode),
+    /// Not wanted.
+    Off,
     /// Guests do not reach the outside; the text says why and what helps.
     Down(String),
 }
@@ -48,7 +50,7 @@ pub(super) async fn run(
 ) {
     let candidates: &[UplinkMode] = match mode {
         UplinkMode::None => {
-            state.send_replace(UplinkState::Down("not wanted (uplink 'none')".to_owned()));
+            state.send_replace(UplinkState::Off);
             return;
         }
         UplinkMode::Auto => &[UplinkMode::Pasta, UplinkMode::Slirp4netns],

@@ -8,6 +8,7 @@
 //! `cargo test -p cumulet-agent --test fabric [NAME]`
 
 mod cases;
+mod dns;
 mod filter;
 mod frames;
 mod gone;
@@ -40,6 +41,8 @@ const CASES: &[Case] = &[
         "arp_is_answered_for_neighbours_but_not_for_probes",
         filter::arp_answers,
     ),
+    ("dns_knows_private_names", dns::private_names),
+    (FORWARDING, dns::forwarding),
     ("published_ports_carry_both_ways", publish::publish),
     ("a_busy_port_is_named", publish::busy_port),
     (
@@ -59,6 +62,8 @@ const CASES: &[Case] = &[
     ),
 ];
 
+/// The case that needs the played host's resolver.
+const FORWARDING: &str = "dns_asks_the_hosts_resolvers";
 /// Set for a case's process: which case.
 const CASE: &str = "CUMULET_FABRIC_CASE";
 /// When a case counts as hanging.
@@ -88,11 +93,16 @@ fn main() -> ExitCode {
     let root = Uid::effective().is_root();
     if root {
         outer::play_host();
+        dns::play_resolver();
     }
     let users: &[Option<u32>] = if root { &[None, Some(USER)] } else { &[None] };
     let (mut passed, mut failed) = (0, Vec::new());
     for (name, _) in CASES {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
+            continue;
+        }
+        if *name == FORWARDING && !root {
+            println!("test {name} ... ignored: only root can play the host's resolver");
             continue;
         }
         for user in users {

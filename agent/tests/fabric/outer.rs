@@ -54,6 +54,15 @@ pub(crate) fn play_host() {
     fs::set_permissions(node, fs::Permissions::from_mode(0o666)).expect("chmod");
     mount(Some(node), "/dev/net/tun", none, MsFlags::MS_BIND, none)
         .expect("/dev/net/tun must exist: modprobe tun");
+    fs::write("/mnt/resolv.conf", "nameserver 127.0.0.1\n").expect("write");
+    mount(
+        Some("/mnt/resolv.conf"),
+        "/etc/resolv.conf",
+        none,
+        MsFlags::MS_BIND,
+        none,
+    )
+    .expect("/etc/resolv.conf must exist");
     // Where that user finds this program.
     fs::DirBuilder::new()
         .mode(0o755)
