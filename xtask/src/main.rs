@@ -3,6 +3,7 @@
 mod apt;
 mod bench;
 mod cache;
+mod check;
 mod host;
 mod l1;
 mod payload;
@@ -23,6 +24,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Everything that CI runs: formatting, lints, unit tests, end-to-end tests on the KVM host.
+    Test(check::TestArgs),
+    /// The same with the long versions of the tests.
+    Soak(check::TestArgs),
     /// Install the Debian packages that the other tasks need (they call this themselves).
     Setup,
     /// Run commands on the emulated x86_64 KVM host ("L1").
@@ -46,6 +51,8 @@ enum Task {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
+        Task::Test(args) => check::run(&args, false),
+        Task::Soak(args) => check::run(&args, true),
         Task::Setup => setup::ensure(),
         Task::Host(task) => host::run(*task),
         Task::Payload(args) => payload::run(&args),

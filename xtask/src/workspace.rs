@@ -75,8 +75,27 @@ pub(crate) fn build_test(test: &str, profile: &str) -> Result<PathBuf> {
     }
 }
 
-/// Every test binary of the end-to-end crate with its name.
-pub(crate) fn executables(messages: &str) -> Vec<(String, PathBuf)> {
+/// Builds tests/tests/*.rs and gives each binary's name and path.
+pub(crate) fn build_e2e_tests(profile: &str) -> Result<Vec<(String, PathBuf)>> {
+    let mut build = cargo()?;
+    build
+        .args([
+            "test",
+            "--no-run",
+            "--profile",
+            profile,
+            "--message-format",
+            "json",
+        ])
+        .args(["-p", "cumulet-tests", "--test", "*"])
+        .stderr(std::process::Stdio::inherit());
+    let mut found = executables(&build_output(&mut build)?);
+    found.sort();
+    Ok(found)
+}
+
+/// Name and path of every test binary that cargo's messages tell of.
+fn executables(messages: &str) -> Vec<(String, PathBuf)> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -132,7 +132,38 @@ fn start_owner(dir: &Path, flavour: &Flavour) -> Result<UnixStream> {
     crate::setup::ensure()?;
     // Here, in the foreground, so that its progress is seen.
     super::image::ensure()?;
-    let log = File::create(dir.join("owner.log"))?;
+    let mut child = spawn_owner(dir, flavour)?;
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(60) {
+        if let Some(connection) = connect(dir) {
+            return Ok(connection);
+        }
+        match child.try_wait()? {
+            // It found another owner at work: one that has just started, or one that is about to end.
+            Some(status) if status.success() => {
+                std::thread::sleep(Duration::from_millis(200));
+                if connect(dir).is_none() {
+                    child = spawn_owner(dir, flavour)?;
+                }
+            }
+            Some(status) => bail!(
+                "the owner of the emulated host ended with {status}:\n{}",
+                super::tail(&dir.join("owner.log"), 20)
+            ),
+            None => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+    bail!(
+        "the owner of the emulated host does not answer; see {}",
+        dir.join("owner.log").display()
+    )
+}
+
+fn spawn_owner(dir: &Path, flavour: &Flavour) -> Result<Child> {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join("owner.log"))?;
     let mut owner = Command::new("/proc/self/exe");
     owner
         .args(["host", "owner", "--name", &flavour.name])
@@ -153,27 +184,9 @@ fn start_owner(dir: &Path, flavour: &Flavour) -> Result<UnixStream> {
     unsafe {
         owner.pre_exec(|| Ok(nix::unistd::setsid().map(|_| ())?));
     }
-    let mut child = owner
+    owner
         .spawn()
-        .context("cannot start the owner of the emulated host")?;
-    let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(60) {
-        if let Some(connection) = connect(dir) {
-            return Ok(connection);
-        }
-        // Status 0 is an owner that found another one at work.
-        if let Some(status) = child.try_wait()?.filter(|status| !status.success()) {
-            bail!(
-                "the owner of the emulated host ended with {status}:\n{}",
-                super::tail(&dir.join("owner.log"), 20)
-            );
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    bail!(
-        "the owner of the emulated host does not answer; see {}",
-        dir.join("owner.log").display()
-    )
+        .context("cannot start the owner of the emulated host")
 }
 
 impl Lease {

@@ -88,11 +88,17 @@ pub(crate) fn serve(stream: TcpStream, request: &Exec) -> Result<()> {
         }
     });
     let status = child.wait()?;
-    let leftovers = if request.reap {
-        group.members()
-    } else {
-        Vec::new()
-    };
+    let mut leftovers = Vec::new();
+    if request.reap {
+        // What is just ending is no leftover.
+        for _ in 0..50 {
+            leftovers = group.members();
+            if leftovers.is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
     if request.reap {
         group.kill();
     }

@@ -95,6 +95,7 @@ pub(crate) fn run(dir: &Path, flavour: &Flavour) -> Result<()> {
     }
     let listener = UnixListener::bind(&socket)
         .with_context(|| format!("cannot listen at {}", socket.display()))?;
+    eprintln!("owner {}: begins", std::process::id());
     let now = Instant::now();
     let shared = Arc::new(Shared {
         state: Mutex::new(State {
