@@ -1,10 +1,13 @@
 //! Developer tasks. Each task is one module; this file only reads the command line.
 
+mod ami;
 mod apt;
 mod bench;
 mod cache;
 mod check;
+mod demo;
 mod host;
+mod kvm_host;
 mod l1;
 mod payload;
 mod setup;
@@ -24,6 +27,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Build everything, boot a Debian AMI on KVM with user data, and show the page that it serves.
+    Demo(demo::DemoArgs),
     /// Everything that CI runs: formatting, lints, unit tests, end-to-end tests on the KVM host.
     Test(check::TestArgs),
     /// The same with the long versions of the tests.
@@ -51,6 +56,7 @@ enum Task {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
+        Task::Demo(args) => demo::run(&args),
         Task::Test(args) => check::run(&args, false),
         Task::Soak(args) => check::run(&args, true),
         Task::Setup => setup::ensure(),

@@ -1,14 +1,12 @@
 //! End-to-end tests: each test of `tests/tests/*.rs` on its own inside the emulated KVM host.
 
 use super::{Log, Tally};
-use crate::host::{self, BIN};
-use crate::l1::client::{self, Lease, Lost};
-use crate::l1::proto::Exec;
-use crate::l1::{self, Flavour};
-use crate::payload::{self, Payload};
-use crate::workspace;
+use crate::kvm_host::{self, KvmHost, Needs};
+use crate::l1::client::Lost;
+use crate::l1::proto::{Exec, Exit};
+use crate::{ami, payload, workspace};
 use anyhow::{Context as _, Result, bail};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -17,8 +15,10 @@ pub(super) const SOAK: &str = "CUMULET_SOAK";
 const PROFILE: &str = "e2e";
 /// L1s that end under one test are replaced so many times before the test counts as failed.
 const TRIES: u32 = 3;
-/// Where test binaries are put in L1.
-const REMOTE: &str = "/opt/cumulet/test";
+/// Name of the L1 that tests run in.
+const L1: &str = "test";
+/// Test files of that beginning boot the AMI.
+const AMI_TESTS: &str = "ami";
 
 /// One test.
 struct Case {
@@ -61,15 +61,27 @@ pub(super) fn run(log: &Log, filter: &[String], soak: bool) -> Result<Tally> {
         bail!("no end-to-end test's name contains {}", filter.join(" or "));
     }
     let payload = payload::ensure()?;
-    log.say("starting the emulated KVM host");
+    let amis = if binaries.iter().any(|(name, _)| name.starts_with(AMI_TESTS)) {
+        log.say("making the AMI debian-12");
+        Some(ami::ensure(PROFILE)?)
+    } else {
+        None
+    };
+    let native = kvm_host::this_machine_is_fit(PROFILE)?;
+    let needs = Needs {
+        profile: PROFILE,
+        payload: Some(&payload),
+        tests: &binaries,
+        amis: amis.as_ref(),
+    };
     let mut host = Host {
-        binaries: &binaries,
-        payload: &payload,
-        lease: None,
+        needs,
+        native,
+        running: None,
         soak,
     };
-    host.ready()?;
-    log.say(&format!("{} end-to-end tests", cases.len()));
+    let what = host.ready()?.describe();
+    log.say(&format!("{} end-to-end tests on {what}", cases.len()));
     let mut tally = Tally::default();
     let mut restarts = Vec::new();
     for case in &cases {
@@ -134,74 +146,56 @@ fn list(binary: &str, path: &Path) -> Result<Vec<Case>> {
         .collect())
 }
 
-/// The L1 that the tests run in, started again when it has ended.
+/// The host that the tests run on; an emulated one is started again when it has ended.
 struct Host<'a> {
-    binaries: &'a [(String, PathBuf)],
-    payload: &'a Payload,
-    lease: Option<(Lease, Vec<(String, String)>)>,
+    needs: Needs<'a>,
+    native: bool,
+    running: Option<KvmHost>,
     soak: bool,
 }
 
 impl Host<'_> {
-    fn flavour() -> Flavour {
-        Flavour {
-            name: "test".into(),
-            memory_mib: 6144,
-            icount: false,
-            idle_seconds: 120,
-            disks: Vec::new(),
+    /// A host that has everything the tests need.
+    fn ready(&mut self) -> Result<&KvmHost> {
+        if self.running.is_none() {
+            self.running = Some(KvmHost::open(self.native, L1, &self.needs)?);
         }
+        self.running.as_ref().context("no host")
     }
 
-    /// A lease on an L1 that has everything the tests need.
-    fn ready(&mut self) -> Result<&(Lease, Vec<(String, String)>)> {
-        if self.lease.is_none() {
-            let lease = client::lease(&Self::flavour())?;
-            host::push_binaries(&lease, PROFILE)?;
-            for (name, path) in self.binaries {
-                lease.push(path, &Path::new(REMOTE).join(name))?;
-            }
-            let mut env = vec![
-                ("CUMULET_BIN_DIR".to_owned(), BIN.to_owned()),
-                (
-                    payload::ENV.to_owned(),
-                    payload::push(self.payload, &lease)?,
-                ),
-            ];
-            if self.soak {
-                env.push((SOAK.to_owned(), "1".to_owned()));
-            }
-            self.lease = Some((lease, env));
-        }
-        self.lease.as_ref().context("no lease")
+    fn try_once(&mut self, case: &Case, output: &mut Vec<u8>) -> Result<Exit> {
+        let guard = Duration::from_secs(if self.soak { 4 * 3600 } else { 1200 });
+        let soak = self.soak;
+        let host = self.ready()?;
+        let request = Exec {
+            argv: vec![
+                host.test_path(&case.binary),
+                "--exact".into(),
+                case.name.clone(),
+                "--nocapture".into(),
+                "--test-threads=1".into(),
+            ],
+            env: if soak {
+                vec![(SOAK.to_owned(), "1".to_owned())]
+            } else {
+                Vec::new()
+            },
+            cwd: Some("/tmp".into()),
+            reap: true,
+            ..Exec::default()
+        };
+        host.exec(&request, guard, |_, bytes| {
+            output.extend_from_slice(bytes);
+            Ok(())
+        })
     }
 
     /// Runs one test, again when it was the emulator that ended.
     fn run(&mut self, log: &Log, case: &Case, restarts: &mut Vec<String>) -> Result<Verdict> {
-        let guard = Duration::from_secs(if self.soak { 4 * 3600 } else { 1200 });
-        let mut tries = 1;
-        loop {
+        for attempt in 1.. {
             let mut output = Vec::new();
-            let outcome = self.ready().and_then(|(lease, env)| {
-                let request = Exec {
-                    argv: vec![
-                        format!("{REMOTE}/{}", case.binary),
-                        "--exact".into(),
-                        case.name.clone(),
-                        "--nocapture".into(),
-                        "--test-threads=1".into(),
-                    ],
-                    env: env.clone(),
-                    cwd: Some("/tmp".into()),
-                    reap: true,
-                    ..Exec::default()
-                };
-                lease.exec(&request, None, Some(guard), |_, bytes| {
-                    output.extend_from_slice(bytes);
-                    Ok(())
-                })
-            });
-            let text = String::from_utf8_lossy(&output).into_owned();
+            let outcome = self.try_once(case, &mut output);
+            let mut text = String::from_utf8_lossy(&output).into_owned();
             match outcome {
                 Ok(exit)
                     if exit.code == 0 && exit.leftovers.is_empty() && text.contains("1 passed") =>
@@ -209,38 +203,35 @@ impl Host<'_> {
                     return Ok(Verdict::Passed);
                 }
                 Ok(exit) => {
-                    let mut why = format!("{text}\nexit code {}", exit.code);
+                    text.push_str(&format!("\nexit code {}", exit.code));
                     for line in &exit.leftovers {
-                        why.push_str(&format!("\nleft running: {line}"));
+                        text.push_str(&format!("\nleft running: {line}"));
                     }
-                    return Ok(Verdict::Failed(why));
-                }
-                Err(error) if error.is::<client::Overdue>() => {
-                    return Ok(Verdict::Failed(format!("{text}\n{error:#}")));
+                    return Ok(Verdict::Failed(text));
                 }
                 Err(error) if error.is::<Lost>() => {
-                    let console =
-                        l1::tail(&l1::run_dir(&Self::flavour().name)?.join("console.log"), 30);
-                    self.lease = None;
+                    let console = match self.running.take() {
+                        Some(host) => host.console()?.unwrap_or_default(),
+                        None => String::new(),
+                    };
                     log.say(&format!(
                         "{} was interrupted: {error:#}; L1's console ended with:\n{console}",
                         case.full_name()
                     ));
                     restarts.push(format!("{} ({error:#})", case.full_name()));
-                    if tries == TRIES {
+                    if attempt == TRIES {
                         return Ok(Verdict::Failed(format!(
                             "{text}\nL1 ended under it {TRIES} times: {error:#}"
                         )));
                     }
-                    tries += 1;
                 }
                 Err(error) => return Ok(Verdict::Failed(format!("{text}\n{error:#}"))),
             }
         }
+        bail!("no attempt was made")
     }
 
-    fn end(&mut self) -> Result<()> {
-        self.lease = None;
-        client::query(&Self::flavour().name, &l1::owner::Ask::Stop).map(drop)
+    fn end(self) -> Result<()> {
+        self.running.map_or(Ok(()), KvmHost::end)
     }
 }

@@ -1,0 +1,335 @@
+//! Where guests are run: on this machine when its KVM is fit, else in the emulated host.
+
+use crate::host::{self, BIN};
+use crate::l1::client::{self, Lease, Overdue, Stream};
+use crate::l1::proto::{Exec, Exit};
+use crate::l1::{self, Flavour};
+use crate::payload::{self, Payload};
+use crate::{sh, workspace};
+use anyhow::{Context as _, Result, bail};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+/// Where test binaries are put in L1.
+const TESTS: &str = "/opt/cumulet/test";
+/// Where L1 has the state folder with the AMIs.
+const AMI_HOME: &str = "/ami";
+/// The variable by which tests find a state folder that has the AMI `debian-12`.
+const AMI_ENV: &str = "CUMULET_AMI_HOME";
+
+/// What a host must have besides the product's binaries.
+#[derive(Default)]
+pub(crate) struct Needs<'a> {
+    /// Cargo profile of the binaries.
+    pub(crate) profile: &'a str,
+    /// Kernels and initramfs of small guests.
+    pub(crate) payload: Option<&'a Payload>,
+    /// Test binaries with their names.
+    pub(crate) tests: &'a [(String, PathBuf)],
+    /// A state folder with AMIs, and the disk made of it.
+    pub(crate) amis: Option<&'a crate::ami::Amis>,
+}
+
+/// A host that runs guests.
+pub(crate) enum KvmHost {
+    /// QEMU.
+    Emulated {
+        /// Keeps it running.
+        lease: Lease,
+        /// Its name.
+        name: String,
+        /// Tells programs where things are.
+        env: Vec<(String, String)>,
+    },
+    /// This machine.
+    Native {
+        /// Tells programs where things are.
+        env: Vec<(String, String)>,
+        /// Folder of the test binaries by name.
+        tests: Vec<(String, PathBuf)>,
+    },
+}
+
+/// Does a guest run under this machine's own KVM? `cumulet doctor` has tried.
+pub(crate) fn this_machine_is_fit(profile: &str) -> Result<bool> {
+    let doctor = workspace::profile_dir(profile)?.join("cumulet");
+    let out = Command::new(&doctor)
+        .args(["doctor", "--output", "json"])
+        .output()
+        .with_context(|| format!("cannot start {}", doctor.display()))?;
+    // The exit status tells of everything that the doctor looks at; the question here is KVM alone.
+    let report: serde_json::Value = serde_json::from_slice(&out.stdout).with_context(|| {
+        format!(
+            "what `cumulet doctor` says is no JSON: {}",
+            String::from_utf8_lossy(&out.stderr)
+        )
+    })?;
+    let checks = report["checks"]
+        .as_array()
+        .context("`cumulet doctor` lists no checks")?;
+    let guest = checks
+        .iter()
+        .find(|check| check["name"] == "kvm guest")
+        .context("`cumulet doctor` has no check named \"kvm guest\"")?;
+    Ok(guest["status"] == "ok")
+}
+
+impl KvmHost {
+    /// This machine, or L1 of that name with everything sent to it.
+    pub(crate) fn open(native: bool, name: &str, needs: &Needs<'_>) -> Result<Self> {
+        if native {
+            Self::open_native(needs)
+        } else {
+            Self::open_emulated(name, needs)
+        }
+    }
+
+    fn open_native(needs: &Needs<'_>) -> Result<Self> {
+        let text = |path: &Path| {
+            path.to_str()
+                .map(str::to_owned)
+                .context("a path that is not UTF-8")
+        };
+        let mut env = vec![(
+            "CUMULET_BIN_DIR".to_owned(),
+            text(&workspace::profile_dir(needs.profile)?)?,
+        )];
+        if let Some(payload) = needs.payload {
+            env.push((payload::ENV.to_owned(), text(&payload.dir)?));
+        }
+        if let Some(amis) = needs.amis {
+            env.push((AMI_ENV.to_owned(), text(&amis.home)?));
+        }
+        Ok(Self::Native {
+            env,
+            tests: needs.tests.to_vec(),
+        })
+    }
+
+    fn open_emulated(name: &str, needs: &Needs<'_>) -> Result<Self> {
+        let flavour = Flavour {
+            name: name.to_owned(),
+            memory_mib: 6144,
+            icount: false,
+            idle_seconds: 300,
+            disks: needs
+                .amis
+                .map(|amis| amis.disk.clone())
+                .into_iter()
+                .collect(),
+        };
+        let lease = client::lease(&flavour)?;
+        host::push_binaries(&lease, needs.profile)?;
+        for (name, path) in needs.tests {
+            lease.push(path, &Path::new(TESTS).join(name))?;
+        }
+        let mut env = vec![("CUMULET_BIN_DIR".to_owned(), BIN.to_owned())];
+        if let Some(payload) = needs.payload {
+            env.push((payload::ENV.to_owned(), payload::push(payload, &lease)?));
+        }
+        if needs.amis.is_some() {
+            // The disk's files belong to whoever built them.
+            let mount = format!(
+                "mkdir -p {AMI_HOME}; mountpoint -q {AMI_HOME} || {{ mount /dev/nvme0n4 {AMI_HOME} && chown -R 0:0 {AMI_HOME}; }}"
+            );
+            let exit = lease.exec(
+                &Exec {
+                    argv: vec!["sh".into(), "-c".into(), mount],
+                    ..Exec::default()
+                },
+                None,
+                None,
+                client::pass_on,
+            )?;
+            if exit.code != 0 {
+                bail!("the emulated host cannot mount its AMI disk");
+            }
+            env.push((AMI_ENV.to_owned(), AMI_HOME.to_owned()));
+        }
+        Ok(Self::Emulated {
+            lease,
+            name: name.to_owned(),
+            env,
+        })
+    }
+
+    /// What it is, for people.
+    pub(crate) fn describe(&self) -> &'static str {
+        match self {
+            Self::Emulated { .. } => "the emulated KVM host",
+            Self::Native { .. } => "this machine's KVM",
+        }
+    }
+
+    /// The state folder with the AMIs, as programs on the host see it.
+    pub(crate) fn ami_home(&self) -> Option<&str> {
+        let (Self::Emulated { env, .. } | Self::Native { env, .. }) = self;
+        env.iter()
+            .find(|(name, _)| name == AMI_ENV)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// A test binary on the host.
+    pub(crate) fn test_path(&self, name: &str) -> String {
+        match self {
+            Self::Emulated { .. } => format!("{TESTS}/{name}"),
+            Self::Native { tests, .. } => {
+                tests.iter().find(|(known, _)| known == name).map_or_else(
+                    || name.to_owned(),
+                    |(_, path)| path.to_string_lossy().into_owned(),
+                )
+            }
+        }
+    }
+
+    /// Runs a command there, killed (with all it started) after `guard`.
+    pub(crate) fn exec(
+        &self,
+        request: &Exec,
+        guard: Duration,
+        take: impl FnMut(Stream, &[u8]) -> Result<()>,
+    ) -> Result<Exit> {
+        match self {
+            Self::Emulated { lease, env, .. } => {
+                let mut request = request.clone();
+                request.env.splice(0..0, env.iter().cloned());
+                lease.exec(&request, None, Some(guard), take)
+            }
+            Self::Native { env, .. } => run_here(request, env, guard, take),
+        }
+    }
+
+    /// The end of L1's own console, when it has one.
+    pub(crate) fn console(&self) -> Result<Option<String>> {
+        match self {
+            Self::Emulated { name, .. } => {
+                Ok(Some(l1::tail(&l1::run_dir(name)?.join("console.log"), 30)))
+            }
+            Self::Native { .. } => Ok(None),
+        }
+    }
+
+    /// Ends an emulated host; this machine goes on.
+    pub(crate) fn end(self) -> Result<()> {
+        match self {
+            Self::Emulated { lease, name, .. } => {
+                drop(lease);
+                client::query(&name, &l1::owner::Ask::Stop).map(drop)
+            }
+            Self::Native { .. } => Ok(()),
+        }
+    }
+}
+
+/// Runs a command on this machine in a process group of its own.
+fn run_here(
+    request: &Exec,
+    env: &[(String, String)],
+    guard: Duration,
+    mut take: impl FnMut(Stream, &[u8]) -> Result<()>,
+) -> Result<Exit> {
+    let (program, arguments) = request.argv.split_first().context("no command given")?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .envs(
+            env.iter()
+                .chain(&request.env)
+                .map(|(name, value)| (name, value)),
+        )
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    if let Some(cwd) = &request.cwd {
+        command.current_dir(cwd);
+    }
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", sh::show(&command)))?;
+    let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    let (sender, pieces) = mpsc::channel();
+    let out: OwnedFd = child.stdout.take().context("no standard output")?.into();
+    let err: OwnedFd = child.stderr.take().context("no standard error")?.into();
+    for (stream, from) in [(Stream::Out, out), (Stream::Err, err)] {
+        let sender = sender.clone();
+        std::thread::spawn(move || forward(stream, from.into(), &sender));
+    }
+    drop(sender);
+    let started = Instant::now();
+    loop {
+        match pieces.recv_timeout(guard.saturating_sub(started.elapsed())) {
+            Ok((stream, bytes)) => take(stream, &bytes)?,
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL)?;
+                child.wait()?;
+                return Err(Overdue(guard).into());
+            }
+        }
+    }
+    let status = child.wait()?;
+    Ok(Exit {
+        code: status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+        leftovers: Vec::new(),
+    })
+}
+
+fn forward(stream: Stream, mut from: File, to: &Sender<(Stream, Vec<u8>)>) {
+    let mut buffer = [0; 32 << 10];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        if to.send((stream, buffer[..count].to_vec())).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(text: &str) -> Exec {
+        Exec {
+            argv: ["sh", "-c", text].map(String::from).into(),
+            ..Exec::default()
+        }
+    }
+
+    #[test]
+    fn output_and_status_come_back() {
+        let mut seen = Vec::new();
+        let take = |stream, bytes: &[u8]| {
+            seen.push((stream, String::from_utf8_lossy(bytes).into_owned()));
+            Ok(())
+        };
+        let env = [("WORD".to_owned(), "hello".to_owned())];
+        let exit = run_here(
+            &shell("echo $WORD; exit 3"),
+            &env,
+            Duration::from_secs(60),
+            take,
+        )
+        .unwrap();
+        assert_eq!(exit.code, 3);
+        assert_eq!(seen, [(Stream::Out, "hello\n".to_owned())]);
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_killed() {
+        let error = run_here(
+            &shell("sleep 1000 & sleep 1000"),
+            &[],
+            Duration::from_millis(200),
+            |_, _| Ok(()),
+        );
+        assert!(error.unwrap_err().is::<Overdue>());
+    }
+}
