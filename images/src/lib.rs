@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod boot;
+pub mod build;
 pub mod fs;
 pub mod io;
 pub mod layout;

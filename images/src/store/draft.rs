@@ -14,7 +14,7 @@ use super::digest::{self, data_runs};
 use super::manifest::MANIFEST_FORMAT;
 use super::{
     Ami, AmiStore, BootSummary, DISK, DRAFT, ImportOptions, MANIFEST, Progress, StoreError, USERS,
-    lock,
+    lock, remove_left_over,
 };
 use crate::block::{BlockBackend, SECTOR_SIZE};
 use crate::boot::{self, Architecture};
@@ -183,11 +183,7 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         // After a commit there is nothing of this name.
-        if let Err(error) = fs::remove_dir_all(&self.dir)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %self.dir.display(), %error, "left-over of an import");
-        }
+        remove_left_over(&self.dir);
     }
 }
 

@@ -268,10 +268,23 @@ impl AmiStore {
                 name.starts_with(TRASH) || (name.starts_with(DRAFT) && !draft::is_alive(&path));
             if stale {
                 tracing::info!(path = %path.display(), "removing what a killed process left");
-                fs::remove_dir_all(&path).map_err(StoreError::io("remove", &path))?;
+                remove_left_over(&path);
             }
         }
         Ok(())
+    }
+}
+
+/// Removes a folder; what cannot be removed is no reason not to work.
+fn remove_left_over(path: &Path) {
+    let Err(error) = fs::remove_dir_all(path) else {
+        return;
+    };
+    match error.kind() {
+        io::ErrorKind::NotFound => {}
+        // A rootless build's tree belongs to other ids of this user's range.
+        io::ErrorKind::PermissionDenied => crate::build::remove_mapped(path),
+        _ => tracing::warn!(path = %path.display(), %error, "cannot remove a left-over"),
     }
 }
 
