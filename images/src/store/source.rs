@@ -4,6 +4,7 @@
 //! data files, VMDK extents) are refused unless the user allowed it: such a name can be any file of
 //! the host.
 
+mod qcow2;
 mod sparse;
 mod vhd;
 mod vmdk;
@@ -79,7 +80,7 @@ pub(super) fn open(path: &Path, other_files: bool) -> Result<Box<dyn Source>, St
         return wrong("VHDX is not read here: convert it first (qemu-img convert -O qcow2)");
     }
     if head.starts_with(b"QFI\xfb") {
-        check_qcow2(&head, other_files).map_err(bad)?;
+        qcow2::check(&file, &head, other_files).map_err(bad)?;
         return Imago::qcow2(path, file, other_files).map_err(bad);
     }
     if head.starts_with(b"KDMV") {
@@ -142,31 +143,6 @@ impl Source for Raw {
     fn read(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         read_exact_fd(self.file.as_fd(), buf, offset)
     }
-}
-
-/// Refuses what `imago` would only stumble over later, in words that help.
-fn check_qcow2(head: &[u8; 512], other_files: bool) -> io::Result<()> {
-    let be = |at: usize, width: usize| {
-        head[at..at + width]
-            .iter()
-            .fold(0u64, |acc, &b| acc << 8 | u64::from(b))
-    };
-    let version = be(4, 4);
-    let wrong = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidData, why.to_owned()));
-    if !(2..=3).contains(&version) {
-        return wrong(&format!("qcow2 version {version} is unknown"));
-    }
-    if be(32, 4) != 0 {
-        return wrong("it is encrypted");
-    }
-    let external_data = version == 3 && be(72, 8) & 4 != 0;
-    if (be(8, 8) != 0 || external_data) && !other_files {
-        return wrong(
-            "it stands on another file (backing or data file), which could be any file of this \
-             machine; flatten it first (qemu-img convert -O qcow2), or allow it if you trust it",
-        );
-    }
-    Ok(())
 }
 
 /// A format that `imago` reads.
