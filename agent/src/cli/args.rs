@@ -205,6 +205,8 @@ pub struct ImagesArgs {
 /// The commands under `cumulet images`.
 #[derive(Debug, Subcommand)]
 pub enum ImagesCommand {
+    /// Make an AMI from a distribution's packages (debian-12)
+    Build(ImageBuildArgs),
     /// Import a disk image (raw, qcow2, vmdk, vhd) as an AMI
     Import(ImageImportArgs),
     /// List AMIs
@@ -214,6 +216,23 @@ pub enum ImagesCommand {
     Rm(ImageNames),
     /// Check AMIs against their digests
     Verify(ImageNames),
+}
+
+/// `cumulet images build`.
+#[derive(Debug, Args)]
+pub struct ImageBuildArgs {
+    /// What to build
+    #[arg(value_name = "RECIPE")]
+    pub recipe: String,
+    /// Name of the AMI [default: the recipe's name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Size of the root disk [default: 8 GiB; it is sparse]
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<Size>,
+    /// Build anew, for newer packages, even if this recipe has been built before
+    #[arg(long)]
+    pub rebuild: bool,
 }
 
 /// `cumulet images import`.

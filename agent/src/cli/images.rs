@@ -4,7 +4,7 @@ use cumulet_images::store::{Ami, AmiStore, ImportOptions, Progress, StoreError};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::args::{ImageImportArgs, ImageNames, ImagesCommand};
+use super::args::{ImageBuildArgs, ImageImportArgs, ImageNames, ImagesCommand};
 use super::output::{Output, table};
 use crate::error::{Context, Error, Kind, Result};
 use crate::ids;
@@ -16,6 +16,7 @@ use crate::types::{Architecture, InstanceType};
 pub(super) fn images(home: &Home, output: Output, command: ImagesCommand) -> Result<u8> {
     let store = open(home)?;
     match command {
+        ImagesCommand::Build(args) => build(&store, output, args),
         ImagesCommand::Import(args) => import(&store, output, args),
         ImagesCommand::List => list(&store, output),
         ImagesCommand::Rm(args) => remove(home, &store, output, &args),
@@ -33,7 +34,9 @@ pub(super) fn find(store: &AmiStore, wanted: &str) -> Result<Ami> {
     match store.find(wanted) {
         Err(StoreError::Unknown(_)) => {
             let mut error = translate(&StoreError::Unknown(wanted.to_owned()));
-            if std::path::Path::new(wanted).is_file() {
+            if cumulet_images::build::RECIPES.contains(&wanted) {
+                error = error.mend(format!("`cumulet images build {wanted}` makes it"));
+            } else if std::path::Path::new(wanted).is_file() {
                 error = error.mend(format!("`cumulet images import {wanted}` first"));
             }
             Err(error)
@@ -180,6 +183,48 @@ fn import(store: &AmiStore, output: Output, args: ImageImportArgs) -> Result<u8>
     Ok(0)
 }
 
+fn build(store: &AmiStore, output: Output, args: ImageBuildArgs) -> Result<u8> {
+    use cumulet_images::build::{BuildError, BuildEvent, BuildOptions, build};
+    let bar = Bar::new(output, &format!("building {}", args.recipe));
+    let defaults = BuildOptions::default();
+    let options = BuildOptions {
+        name: args.name,
+        rebuild: args.rebuild,
+        size: args.size.map_or(defaults.size, |size| size.0),
+    };
+    let mut step = String::new();
+    let built = build(store, &args.recipe, &options, &mut |event| match event {
+        BuildEvent::Step { number, of, text } => {
+            step = format!("{number}/{of} {text}");
+            bar.step(&step);
+        }
+        BuildEvent::Line(line) => bar.line(&step, line),
+        BuildEvent::Progress(progress) => bar.show(progress),
+    });
+    bar.done();
+    let built = built.map_err(|error| match &error {
+        BuildError::Store(inner) => translate(inner),
+        BuildError::Recipe { .. } | BuildError::Size(_) => Error::invalid(error.to_string()),
+        BuildError::Machine(_) | BuildError::Tools { .. } | BuildError::SubIds(_) => {
+            Error::host("CannotBuild", error.to_string())
+        }
+        BuildError::Program { .. } | BuildError::Io { .. } => {
+            let outer = Error::internal(error.to_string());
+            match std::error::Error::source(&error) {
+                Some(cause) => outer.because(cause),
+                None => outer,
+            }
+        }
+    })?;
+    let what = if built.reused {
+        "built before; --rebuild makes it anew"
+    } else {
+        "built"
+    };
+    told(store, output, &built.ami, what);
+    Ok(0)
+}
+
 fn remove(home: &Home, store: &AmiStore, output: Output, args: &ImageNames) -> Result<u8> {
     // No launch may choose the image while we look who uses it.
     let guard = home.guard()?;
@@ -238,6 +283,15 @@ impl Bar {
             self.0.set_length(progress.total);
         }
         self.0.set_position(progress.done);
+    }
+
+    fn step(&self, step: &str) {
+        self.0.set_message(step.to_owned());
+    }
+
+    fn line(&self, step: &str, line: &str) {
+        let short: String = line.chars().filter(|c| !c.is_control()).take(60).collect();
+        self.0.set_message(format!("{step}: {short}"));
     }
 
     fn done(&self) {
