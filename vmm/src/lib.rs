@@ -20,6 +20,7 @@ pub mod probe;
 pub mod requests;
 pub mod resources;
 pub mod run;
+pub mod sandbox;
 pub mod trace;
 pub mod vcpu;
 pub mod virtio;

@@ -34,7 +34,7 @@ use crate::pci::{PciError, PciPorts, PciRoot, Window};
 use crate::requests::Requests;
 use crate::resources::Resources;
 use crate::trace::{Timeline, Trace, VcpuTrace};
-use crate::vcpu::{Platform, Vcpu, Vcpus};
+use crate::vcpu::{OnStart, Platform, Vcpu, Vcpus};
 use crate::virtio::FailureSink;
 use crate::virtio::transport::Host;
 
@@ -105,7 +105,7 @@ pub struct Surroundings {
     /// Who is told of devices taken from the guest.
     pub failures: Arc<dyn FailureSink>,
     /// Runs first on each vCPU thread.
-    pub on_vcpu_start: Arc<dyn Fn() + Send + Sync>,
+    pub on_vcpu_start: OnStart,
     /// Milestones.
     pub timeline: Arc<Timeline>,
 }

@@ -38,7 +38,12 @@ fn main() -> ExitCode {
 }
 
 fn execute(timeline: &Arc<Timeline>) -> Result<Option<EndReason>> {
-    let config = match Cli::parse().action()? {
+    let cli = Cli::parse();
+    if cli.die_with_parent {
+        // SAFETY: asks for a signal; SIGTERM ends the machine in good order.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM, 0, 0, 0) };
+    }
+    let config = match cli.action()? {
         Action::Print(text) => {
             println!("{text}");
             return Ok(None);

@@ -27,6 +27,9 @@ use crate::pci::PciRoot;
 use crate::requests::{Request, Requests};
 use crate::trace::{Exit, VcpuTrace};
 
+/// What a vCPU thread does first: it confines itself.
+pub type OnStart = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
 /// What all vCPUs see of the machine.
 pub struct Platform {
     /// Port space.
@@ -105,7 +108,7 @@ impl Vcpus {
     pub fn spawn(
         vcpus: Vec<Vcpu>,
         platform: &Arc<Platform>,
-        on_start: &Arc<dyn Fn() + Send + Sync>,
+        on_start: &OnStart,
     ) -> io::Result<Self> {
         register_signal_handler(SIGRTMIN(), on_kick)?;
         let shared = Arc::new(Shared {
@@ -128,8 +131,12 @@ impl Vcpus {
                     .name(format!("vcpu{}", vcpu.id))
                     .stack_size(256 << 10)
                     .spawn(move || {
-                        on_start();
-                        Runner { vcpu, shared }.run();
+                        let runner = Runner { vcpu, shared };
+                        if let Err(message) = on_start() {
+                            // Parks at once: a vCPU does not run while a request waits.
+                            runner.fail(message);
+                        }
+                        runner.run();
                     })
             })
             .collect::<io::Result<_>>()?;

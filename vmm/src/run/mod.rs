@@ -14,11 +14,13 @@ use crate::control::EndReason;
 use crate::event_loop::{EventLoop, lock};
 use crate::machine::{Machine, MachineError, Surroundings};
 use crate::resources::Resources;
+use crate::sandbox::{Sandbox, SandboxError, give_up_privileges};
 use crate::trace::Timeline;
 use crate::virtio::FailureSink;
 use failures::Failures;
 use signals::Signals;
 use supervisor::Supervisor;
+use terminal::Terminal;
 
 /// Why a machine did not run.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +28,9 @@ pub enum RunError {
     /// The event loop.
     #[error("the event loop failed")]
     EventLoop(#[source] io::Error),
+    /// The sandbox.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// The machine.
     #[error(transparent)]
     Machine(#[from] MachineError),
@@ -43,10 +48,24 @@ pub fn run(
     let mut events = EventLoop::new().map_err(RunError::EventLoop)?;
     let signals = Signals::new().map_err(RunError::EventLoop)?;
     let failures = Arc::new(Failures::new().map_err(RunError::EventLoop)?);
+    let terminal = match config.console.stdio {
+        true => Some(Terminal::new().map_err(RunError::EventLoop)?),
+        false => None,
+    };
+    let sandbox = if config.sandbox {
+        let sandbox = Sandbox::new()?;
+        give_up_privileges()?;
+        Some(sandbox)
+    } else {
+        None
+    };
     let around = Surroundings {
         events: events.handle(),
         failures: Arc::clone(&failures) as Arc<dyn FailureSink>,
-        on_vcpu_start: Arc::new(|| {}),
+        on_vcpu_start: match &sandbox {
+            Some(sandbox) => sandbox.vcpu_entry(),
+            None => Arc::new(|| Ok(())),
+        },
         timeline: Arc::clone(timeline),
     };
     let log = resources.console_log.take();
@@ -59,8 +78,11 @@ pub fn run(
     )));
     let mut own = lock(&supervisor);
     own.listen(&supervisor, control, signals, failures)
-        .and_then(|()| own.attach_console(&supervisor, log, config.console.stdio))
+        .and_then(|()| own.attach_console(&supervisor, log, terminal))
         .map_err(RunError::EventLoop)?;
+    if let Some(sandbox) = &sandbox {
+        sandbox.confine_main()?;
+    }
     own.start()?;
     drop(own);
     events.run().map_err(RunError::EventLoop)?;

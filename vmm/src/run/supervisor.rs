@@ -150,7 +150,7 @@ impl Supervisor {
         &mut self,
         own: &Arc<Mutex<Self>>,
         log: Option<File>,
-        stdio: bool,
+        terminal: Option<Terminal>,
     ) -> io::Result<()> {
         let room = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
         self.events
@@ -158,8 +158,7 @@ impl Supervisor {
         self.machine.notify_console_room(room.try_clone()?);
         self.console.room = Some(room);
         self.console.log = log;
-        if stdio {
-            let terminal = Terminal::new()?;
+        if let Some(terminal) = terminal {
             // A file or /dev/null cannot be watched: then there is no input.
             self.console.stdin = self
                 .events
