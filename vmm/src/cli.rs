@@ -28,6 +28,9 @@ pub(crate) struct Cli {
     /// End when the parent process ends.
     #[arg(long)]
     pub(crate) die_with_parent: bool,
+    /// Log what is done, not only what goes wrong.
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
     /// Print an example configuration and exit.
     #[arg(long)]
     print_config_example: bool,

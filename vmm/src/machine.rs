@@ -323,6 +323,24 @@ impl Machine {
         &self.trace
     }
 
+    /// Exits, devices and milestones as a table for a person.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut text = self.trace.table();
+        text.push_str("devices\n");
+        for (name, metrics) in &self.metrics {
+            text.push_str("  ");
+            text.push_str(name);
+            if let Value::Object(counters) = metrics.snapshot() {
+                for (counter, value) in counters.iter().filter(|(_, value)| **value != 0) {
+                    text.push_str(&format!(" {counter}={value}"));
+                }
+            }
+            text.push('\n');
+        }
+        text
+    }
+
     /// Exits, devices and memory for the control socket.
     #[must_use]
     pub fn stats(&self) -> Value {

@@ -1,6 +1,7 @@
 //! `cumulet-vmm`: one process, one virtual machine.
 
 mod cli;
+mod log;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use cumulet_vmm::control::EndReason;
 use cumulet_vmm::resources::Resources;
 use cumulet_vmm::run;
 use cumulet_vmm::trace::Timeline;
+use tracing::Level;
 
 use crate::cli::{Action, Cli};
 
@@ -39,6 +41,13 @@ fn main() -> ExitCode {
 
 fn execute(timeline: &Arc<Timeline>) -> Result<Option<EndReason>> {
     let cli = Cli::parse();
+    let level = if cli.verbose {
+        Level::DEBUG
+    } else {
+        Level::WARN
+    };
+    // Fails only if there is one already.
+    let _ = tracing::subscriber::set_global_default(log::Stderr(level));
     if cli.die_with_parent {
         // SAFETY: asks for a signal; SIGTERM ends the machine in good order.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM, 0, 0, 0) };

@@ -88,7 +88,7 @@ pub fn run(
     events.run().map_err(RunError::EventLoop)?;
     let reason = lock(&supervisor).end();
     if config.trace {
-        eprint!("{}", lock(&supervisor).machine().trace().table());
+        eprint!("{}", lock(&supervisor).machine().report());
     }
     Ok(reason)
 }
