@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{FabricError, Result};
 use super::host_process;
+use super::veth::Slot;
 
 /// Longest message of the protocol in bytes.
 pub(super) const MESSAGE_MAX: usize = 16 * 1024;
@@ -52,6 +53,9 @@ pub(super) enum Request {
         /// Run as user and group `nobody`.
         as_nobody: bool,
     },
+    /// Make a veth pair and the host's rules for it; with the request comes the network namespace.
+    /// With the reply comes a pipe that ends with the rules. `EEXIST` when the slot is taken.
+    Veth(Slot),
 }
 
 /// The host side's answer.
@@ -135,7 +139,7 @@ impl HostSide {
         }
     }
 
-    /// Starts a program or a set of rules; the pipe returned ends when it does.
+    /// Starts a program; the pipe returned ends when it does.
     pub(super) fn start(
         &self,
         request: &Request,
@@ -143,6 +147,23 @@ impl HostSide {
     ) -> Result<OwnedFd, String> {
         match self.call(request, fds).map_err(|error| error.to_string())? {
             (Reply::Done, fds) => one(fds).map_err(|error| error.to_string()),
+            (Reply::Errno(code), _) => Err(io::Error::from_raw_os_error(code).to_string()),
+            (Reply::Failed(message), _) => Err(message),
+        }
+    }
+
+    /// Makes a veth pair in this slot; `None` when the slot is taken.
+    pub(super) fn veth(
+        &self,
+        slot: Slot,
+        netns: BorrowedFd<'_>,
+    ) -> Result<Option<OwnedFd>, String> {
+        match self
+            .call(&Request::Veth(slot), &[netns])
+            .map_err(|error| error.to_string())?
+        {
+            (Reply::Done, fds) => one(fds).map(Some).map_err(|error| error.to_string()),
+            (Reply::Errno(libc::EEXIST), _) => Ok(None),
             (Reply::Errno(code), _) => Err(io::Error::from_raw_os_error(code).to_string()),
             (Reply::Failed(message), _) => Err(message),
         }

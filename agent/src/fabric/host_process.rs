@@ -13,17 +13,18 @@ use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
     sockopt,
 };
 use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{
     Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, setgroups, setresgid, setresuid, setsid,
 };
 
 use super::host::{Reply, Request, receive, send};
+use super::veth;
 
 /// User and group `nobody`, as `pasta` itself uses when root starts it.
 pub(super) const NOBODY: u32 = 65534;
@@ -58,8 +59,6 @@ fn prepare(socket: &OwnedFd) -> io::Result<()> {
     setsid()?;
     std::env::set_current_dir("/")?;
     nix::sys::prctl::set_name(c"cumulet-host")?;
-    // SAFETY: SIG_IGN installs no handler of ours. The kernel then reaps our children itself.
-    unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
     Ok(())
 }
 
@@ -86,6 +85,9 @@ fn serve(socket: &OwnedFd) -> io::Result<()> {
         };
         let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
         send(socket.as_fd(), &reply, &fds)?;
+        // Collect what has ended; the rest is collected when we end.
+        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {
+        }
     }
     Ok(())
 }
@@ -128,6 +130,13 @@ fn answer(request: Request, fds: Vec<OwnedFd>) -> Result<OwnedFd, Refused> {
                 None,
             )?)
         }
+        Request::Veth(slot) => {
+            let netns = fds.into_iter().next().ok_or(Errno::EBADF)?;
+            veth::build(slot, &netns).map_err(|refused| match refused {
+                veth::Refused::Taken => Refused::Errno(Errno::EEXIST),
+                veth::Refused::Message(message) => Refused::Message(message),
+            })
+        }
         Request::Spawn { command, as_nobody } => Ok(spawn(&command, as_nobody, fds)?),
     }
 }
@@ -163,7 +172,6 @@ fn spawn(command: &[String], as_nobody: bool, fds: Vec<OwnedFd>) -> io::Result<O
     // SAFETY: after fork, in the child, only system calls that are safe there.
     unsafe {
         child.pre_exec(move || {
-            signal(Signal::SIGCHLD, SigHandler::SigDfl)?;
             if as_nobody {
                 become_nobody()?;
             }

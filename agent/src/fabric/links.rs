@@ -7,15 +7,15 @@ use futures::TryStreamExt;
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourState};
-use rtnetlink::packet_route::route::RouteType;
+use rtnetlink::packet_route::route::{RouteAttribute, RouteType};
 use rtnetlink::{
     Handle, LinkBridge, LinkBridgePort, LinkUnspec, RouteMessageBuilder, new_connection,
 };
 use tokio::task::AbortHandle;
 
-use super::BRIDGE;
 use super::config::{DNS_LINK_LOCAL, FabricConfig, GATEWAY_MAC, IMDS_ADDRESS, MacAddr, PortConfig};
 use super::error::{FabricError, Result};
+use super::{BRIDGE, UPLINK};
 
 /// A connection to the kernel's routing netlink inside the namespace.
 #[derive(Debug)]
@@ -58,10 +58,10 @@ impl Links {
             .await
             .map_err(FabricError::netlink(action))?;
         let bridge = self.index(BRIDGE).await?;
-        self.add_address(bridge, config.gateway(), config.subnet.prefix_len())
+        self.add_address(bridge, BRIDGE, config.gateway(), config.subnet.prefix_len())
             .await?;
         for address in service_addresses(config) {
-            self.add_address(bridge, address, 32).await?;
+            self.add_address(bridge, BRIDGE, address, 32).await?;
         }
         // Nothing meant for the VPC or the link may wander to the host's networks.
         self.unreachable(config.vpc).await?;
@@ -117,23 +117,52 @@ impl Links {
         }
     }
 
-    /// Whether a link of this name is there and has an address.
-    pub(super) async fn has_address(&self, name: &str) -> Result<bool> {
+    /// Gives the uplink its address and makes it the way to everywhere.
+    pub(super) async fn set_up_uplink(
+        &self,
+        address: Ipv4Addr,
+        prefix: u8,
+        gateway: Ipv4Addr,
+    ) -> Result<()> {
+        let index = self.index(UPLINK).await?;
+        self.change(
+            LinkUnspec::new_with_index(index).up().build(),
+            "bring up the uplink",
+        )
+        .await?;
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .gateway(gateway)
+            .output_interface(index)
+            .build();
+        self.add_address(index, UPLINK, address, prefix).await?;
+        let added = self.handle.route().add(route).execute().await;
+        added.map_err(FabricError::netlink(format!(
+            "add a default route by {gateway}"
+        )))
+    }
+
+    /// Whether the way to everywhere leads through a link of this name.
+    pub(super) async fn leads_outside(&self, name: &str) -> Result<bool> {
         let Some(index) = self.find(name).await? else {
             return Ok(false);
         };
-        let mut found = self
+        let mut routes = self
             .handle
-            .address()
-            .get()
-            .set_link_index_filter(index)
+            .route()
+            .get(RouteMessageBuilder::<Ipv4Addr>::new().build())
             .execute();
-        let address = found.try_next().await;
-        Ok(address
-            .map_err(FabricError::netlink(format!(
-                "read the addresses of {name}"
-            )))?
-            .is_some())
+        while let Some(route) = routes
+            .try_next()
+            .await
+            .map_err(FabricError::netlink("read the routes"))?
+        {
+            if route.header.destination_prefix_length == 0
+                && route.attributes.contains(&RouteAttribute::Oif(index))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn index(&self, name: &str) -> Result<u32> {
@@ -151,8 +180,14 @@ impl Links {
             .map_err(FabricError::netlink(action))
     }
 
-    async fn add_address(&self, link: u32, address: Ipv4Addr, prefix: u8) -> Result<()> {
-        let action = format!("add address {address}/{prefix} to {BRIDGE}");
+    async fn add_address(
+        &self,
+        link: u32,
+        name: &str,
+        address: Ipv4Addr,
+        prefix: u8,
+    ) -> Result<()> {
+        let action = format!("add address {address}/{prefix} to {name}");
         let request = self.handle.address().add(link, IpAddr::V4(address), prefix);
         request
             .execute()

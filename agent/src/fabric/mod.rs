@@ -35,6 +35,7 @@ mod sysctl;
 mod tap;
 mod tools;
 mod uplink;
+mod veth;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;

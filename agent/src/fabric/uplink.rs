@@ -4,7 +4,7 @@
 //! world through ordinary sockets of the host. Nothing of the host's network changes, no
 //! privilege is needed, and nobody outside can begin a connection inwards.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use super::error::{FabricError, Result};
 use super::host::{HostSide, Request};
 use super::links::Links;
 use super::tools::{self, Tool};
+use super::veth::{self, Slot};
 
 /// Longest wait for the program to set up its interface.
 const READY_MAX: Duration = Duration::from_secs(20);
@@ -87,16 +88,15 @@ struct Running {
 impl Running {
     async fn start(host: &HostSide, namespaces: &Namespaces, mode: UplinkMode) -> Result<Self> {
         let refused = |message: String| FabricError::Uplink { mode, message };
-        let (tool, arguments) = match mode {
-            UplinkMode::Slirp4netns => (tools::SLIRP, slirp_arguments(namespaces)),
-            _ => (tools::PASTA, pasta_arguments(namespaces)),
+        let output = match mode {
+            UplinkMode::Veth => start_veth(host, namespaces).await,
+            UplinkMode::Slirp4netns => {
+                start_program(host, namespaces, tools::SLIRP, slirp_arguments(namespaces))
+            }
+            _ => start_program(host, namespaces, tools::PASTA, pasta_arguments(namespaces)),
         };
-        let request = spawn_request(tool, arguments, namespaces)?;
-        let mut fds: Vec<BorrowedFd<'_>> = vec![namespaces.net.as_fd()];
-        fds.extend(namespaces.user.as_ref().map(AsFd::as_fd));
-        let output = host.start(&request, &fds).map_err(refused)?;
-        let output =
-            pipe::Receiver::from_owned_fd(output).map_err(FabricError::io("read from a pipe"))?;
+        let output = pipe::Receiver::from_owned_fd(output.map_err(refused)?)
+            .map_err(FabricError::io("read from a pipe"))?;
         let mut running = Self {
             output: BufReader::new(output).lines(),
             last: Vec::new(),
@@ -105,23 +105,20 @@ impl Running {
         Ok(running)
     }
 
-    /// Waits until the interface is there with its address.
+    /// Waits until the interface is there and routes lead to it.
     async fn ready(&mut self) -> Result<(), String> {
         let links = Links::connect().map_err(|error| error.to_string())?;
         let deadline = Instant::now() + READY_MAX;
         loop {
             if links
-                .has_address(UPLINK)
+                .leads_outside(UPLINK)
                 .await
                 .map_err(|error| error.to_string())?
             {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(format!(
-                    "no interface after {READY_MAX:?}: {}",
-                    self.shown()
-                ));
+                return Err(format!("no route after {READY_MAX:?}: {}", self.shown()));
             }
             tokio::select! {
                 line = self.output.next_line() => match line {
@@ -162,14 +159,44 @@ impl Running {
     }
 }
 
-fn spawn_request(tool: Tool, arguments: Vec<&str>, namespaces: &Namespaces) -> Result<Request> {
-    let path = tool.path()?;
+fn start_program(
+    host: &HostSide,
+    namespaces: &Namespaces,
+    tool: Tool,
+    arguments: Vec<&str>,
+) -> Result<OwnedFd, String> {
+    let path = tool.path().map_err(|error| error.to_string())?;
     let mut command = vec![path.display().to_string()];
     command.extend(arguments.into_iter().map(str::to_owned));
-    Ok(Request::Spawn {
-        command,
-        as_nobody: namespaces.root,
-    })
+    let mut fds: Vec<BorrowedFd<'_>> = vec![namespaces.net.as_fd()];
+    fds.extend(namespaces.user.as_ref().map(AsFd::as_fd));
+    host.start(
+        &Request::Spawn {
+            command,
+            as_nobody: namespaces.root,
+        },
+        &fds,
+    )
+}
+
+/// Takes the first free slot, beginning anywhere, and sets up our end.
+async fn start_veth(host: &HostSide, namespaces: &Namespaces) -> Result<OwnedFd, String> {
+    let first: u16 = rand::random_range(0..veth::SLOTS);
+    for number in 0..veth::SLOTS {
+        let slot = Slot::new(first + number);
+        if let Some(output) = host.veth(slot, namespaces.net.as_fd())? {
+            let links = Links::connect().map_err(|error| error.to_string())?;
+            let set_up = links.set_up_uplink(slot.inside(), veth::PREFIX, slot.host());
+            return set_up
+                .await
+                .map(|()| output)
+                .map_err(|error| error.to_string());
+        }
+    }
+    Err(format!(
+        "all {} places for veth pairs on this host are taken",
+        veth::SLOTS
+    ))
 }
 
 /// The namespaces come as descriptors 0 and 1: no path leads to them that `pasta`, without
@@ -219,10 +246,15 @@ fn slirp_arguments(namespaces: &Namespaces) -> Vec<&'static str> {
         "--mtu=65520",
         "--cidr=192.0.0.0/24",
         "--disable-host-loopback",
+        "--disable-dns",
+        "--enable-seccomp",
         "--netns-type=path",
     ];
     if namespaces.user.is_some() {
+        // Its sandbox needs to be root somewhere, which `nobody` is not.
         arguments.push("--userns-path=/proc/self/fd/1");
+    } else {
+        arguments.push("--enable-sandbox");
     }
     arguments.extend([NET_PATH, UPLINK]);
     arguments

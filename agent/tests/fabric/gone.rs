@@ -5,7 +5,6 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::cases::on_fabric;
 use crate::guest::ip;
-use crate::outer::output_of;
+use crate::outer::{is_played, output_of, sh};
 
 /// Set for the process that is to be killed; its value marks all that it starts.
 pub(crate) const VICTIM: &str = "CUMULET_FABRIC_VICTIM";
@@ -103,9 +102,9 @@ struct Victim {
 }
 
 /// Starts a fabric with all that it can have in another process.
-fn start_victim() -> Victim {
-    let name = format!("victim-{}", std::process::id());
-    let program = if Path::new("/mnt/bin/fabric").exists() {
+fn start_victim(uplink: UplinkMode) -> Victim {
+    let name = format!("{uplink}-{}", std::process::id());
+    let program = if is_played() {
         "/mnt/bin/fabric".into()
     } else {
         env::current_exe().expect("path")
@@ -132,8 +131,13 @@ fn start_victim() -> Victim {
     }
 }
 
-/// The victim's own part.
-pub(crate) fn victim(_name: &str) {
+/// The victim's own part; its name begins with the uplink it is to have.
+pub(crate) fn victim(name: &str) {
+    let uplink: UplinkMode = name
+        .split('-')
+        .next()
+        .and_then(|mode| mode.parse().ok())
+        .expect("an uplink");
     let host = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
     let publish = Publish {
         host,
@@ -141,14 +145,11 @@ pub(crate) fn victim(_name: &str) {
     };
     let config = EnterConfig {
         publish: vec![publish],
-        uplink: UplinkMode::Pasta,
+        uplink,
     };
     on_fabric(&config, 1, async |fabric| {
         let tap = fabric.open_tap(ip(0)).await.expect("tap");
-        assert_eq!(
-            fabric.uplink_settled().await,
-            UplinkState::Up(UplinkMode::Pasta)
-        );
+        assert_eq!(fabric.uplink_settled().await, UplinkState::Up(uplink));
         let mut vmm = Command::new("sleep");
         // SAFETY: only a system call between fork and exec.
         unsafe {
@@ -171,7 +172,7 @@ fn host_network() -> String {
 
 pub(crate) fn kill_9() {
     let before = host_network();
-    let mut victim = start_victim();
+    let mut victim = start_victim(UplinkMode::Pasta);
     assert_eq!(
         host_network(),
         before,
@@ -197,8 +198,27 @@ pub(crate) fn kill_9() {
     assert_eq!(host_network(), before);
 }
 
+pub(crate) fn kill_9_with_veth() {
+    sh("sysctl -qw net.ipv4.ip_forward=1");
+    let before = host_network();
+    let mut victim = start_victim(UplinkMode::Veth);
+    let during = host_network();
+    assert!(
+        during.contains("table inet cumulet") && during.contains(": cumulet"),
+        "{during}"
+    );
+    victim.child.kill().expect("kill -9");
+    victim.child.wait().expect("wait");
+    wait_until("the host's network is as before", || {
+        host_network() == before
+    });
+    wait_until("no process is left", || {
+        host_processes(&victim.mark).is_empty()
+    });
+}
+
 pub(crate) fn kill_9_of_host_side() {
-    let mut victim = start_victim();
+    let mut victim = start_victim(UplinkMode::Pasta);
     let processes = host_processes(&victim.mark);
     assert!(
         processes.len() >= 2,

@@ -19,51 +19,122 @@ mod uplink;
 
 use std::env;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use nix::unistd::Uid;
 
-/// One test: its name and what it does, in a process of its own.
-type Case = (&'static str, fn());
+/// One test.
+struct Case {
+    name: &'static str,
+    needs: Needs,
+    /// What it does, in a process of its own.
+    run: fn(),
+}
+
+/// What a case needs of the host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// Nothing special: also run as an ordinary user.
+    Nothing,
+    /// The network that plays the host, which only root can make.
+    PlayedHost,
+    /// To be root itself.
+    Root,
+    /// The program `slirp4netns`.
+    Slirp,
+}
+
+const fn case(name: &'static str, needs: Needs, run: fn()) -> Case {
+    Case { name, needs, run }
+}
 
 const CASES: &[Case] = &[
-    ("dhcp_gives_each_port_its_address", cases::dhcp),
-    (
-        "metadata_address_answers_on_link_and_by_gateway",
+    case(
+        "dhcp_gives_each_port_its_address",
+        Needs::Nothing,
+        cases::dhcp,
+    ),
+    case(
+        "metadata_answers_on_link_and_by_gateway",
+        Needs::Nothing,
         cases::imds,
     ),
-    (
+    case(
         "forged_frames_never_leave_their_port",
+        Needs::Nothing,
         filter::forged_frames,
     ),
-    ("ports_are_isolated", filter::isolation),
-    (
-        "arp_is_answered_for_neighbours_but_not_for_probes",
+    case("ports_are_isolated", Needs::Nothing, filter::isolation),
+    case(
+        "arp_is_answered_for_neighbours_not_for_probes",
+        Needs::Nothing,
         filter::arp_answers,
     ),
-    ("dns_knows_private_names", dns::private_names),
-    (FORWARDING, dns::forwarding),
-    ("published_ports_carry_both_ways", publish::publish),
-    ("a_busy_port_is_named", publish::busy_port),
-    (
+    case(
         "a_tap_can_be_opened_again_after_its_vmm",
+        Needs::Nothing,
         filter::reopen_tap,
     ),
-    (
-        "guests_reach_the_outside_but_not_the_hosts_loopback",
+    case(
+        "dns_knows_private_names",
+        Needs::Nothing,
+        dns::private_names,
+    ),
+    case(
+        "dns_asks_the_hosts_resolvers",
+        Needs::PlayedHost,
+        dns::forwarding,
+    ),
+    case(
+        "published_ports_carry_both_ways",
+        Needs::Nothing,
+        publish::publish,
+    ),
+    case("a_busy_port_is_named", Needs::Nothing, publish::busy_port),
+    case(
+        "pasta_leads_outside_not_to_the_hosts_loopback",
+        Needs::Nothing,
         uplink::pasta,
     ),
-    ("without_uplink_guests_still_run", uplink::none),
-    ("the_end_of_pasta_is_noticed", uplink::pasta_killed),
-    ("kill_9_leaves_nothing", gone::kill_9),
-    (
+    case(
+        "slirp_leads_outside_not_to_the_hosts_loopback",
+        Needs::Slirp,
+        uplink::slirp,
+    ),
+    case(
+        "veth_needs_a_forwarding_host",
+        Needs::Root,
+        uplink::veth_without_forwarding,
+    ),
+    case(
+        "veth_leads_outside_not_to_the_host",
+        Needs::Root,
+        uplink::veth,
+    ),
+    case(
+        "without_uplink_guests_still_run",
+        Needs::Nothing,
+        uplink::none,
+    ),
+    case(
+        "the_end_of_pasta_is_noticed",
+        Needs::Nothing,
+        uplink::pasta_killed,
+    ),
+    case("kill_9_leaves_nothing", Needs::Nothing, gone::kill_9),
+    case(
+        "kill_9_leaves_nothing_of_a_veth",
+        Needs::Root,
+        gone::kill_9_with_veth,
+    ),
+    case(
         "kill_9_of_the_host_side_ends_pasta",
+        Needs::Nothing,
         gone::kill_9_of_host_side,
     ),
 ];
 
-/// The case that needs the played host's resolver.
-const FORWARDING: &str = "dns_asks_the_hosts_resolvers";
 /// Set for a case's process: which case.
 const CASE: &str = "CUMULET_FABRIC_CASE";
 /// When a case counts as hanging.
@@ -73,13 +144,13 @@ const USER: u32 = 64_321;
 
 fn main() -> ExitCode {
     if let Ok(name) = env::var(CASE) {
-        let (_, case) = CASES
+        let case = CASES
             .iter()
-            .find(|(known, _)| *known == name)
+            .find(|case| case.name == name)
             .expect("a known case");
         // A hang guard: the kernel ends the process.
         nix::unistd::alarm::set(HANG_SECONDS);
-        case();
+        (case.run)();
         return ExitCode::SUCCESS;
     }
     if let Ok(name) = env::var(gone::VICTIM) {
@@ -95,17 +166,19 @@ fn main() -> ExitCode {
         outer::play_host();
         dns::play_resolver();
     }
-    let users: &[Option<u32>] = if root { &[None, Some(USER)] } else { &[None] };
     let (mut passed, mut failed) = (0, Vec::new());
-    for (name, _) in CASES {
+    for case in CASES {
+        let name = case.name;
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
             continue;
         }
-        if *name == FORWARDING && !root {
-            println!("test {name} ... ignored: only root can play the host's resolver");
-            continue;
-        }
-        for user in users {
+        for user in match users(case.needs, root) {
+            Ok(users) => users,
+            Err(why) => {
+                println!("test {name} ... ignored: {why}");
+                continue;
+            }
+        } {
             let mode = if root && user.is_none() {
                 "root"
             } else {
@@ -131,6 +204,22 @@ fn main() -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+/// As whom a case runs (`None`: as we are), or why it cannot.
+fn users(needs: Needs, root: bool) -> Result<&'static [Option<u32>], &'static str> {
+    let all: &[Option<u32>] = if root { &[None, Some(USER)] } else { &[None] };
+    match needs {
+        Needs::Nothing => Ok(all),
+        Needs::PlayedHost if !root => Err("only root can play the host"),
+        Needs::PlayedHost => Ok(all),
+        Needs::Root if !root => Err("it is about root"),
+        Needs::Root => Ok(&[None]),
+        Needs::Slirp if !Path::new("/usr/bin/slirp4netns").exists() => {
+            Err("slirp4netns is not installed")
+        }
+        Needs::Slirp => Ok(all),
     }
 }
 

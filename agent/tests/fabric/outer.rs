@@ -1,10 +1,15 @@
 //! The network that plays the host, and the ordinary user on it.
 
 use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -12,6 +17,14 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 /// The played host's address.
 pub(crate) const HOST: &str = "198.51.100.2";
+
+/// A server in the world outside.
+pub(crate) const WORLD: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 1), 8080);
+
+/// Whether the host around us is the played one.
+pub(crate) fn is_played() -> bool {
+    Path::new("/mnt/bin/fabric").exists()
+}
 
 /// Runs a shell script; its failure is the test's.
 pub(crate) fn sh(script: &str) {
@@ -41,8 +54,10 @@ pub(crate) fn output_of(script: &str) -> String {
 pub(crate) fn play_host() {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
         .expect("root needs CAP_SYS_ADMIN for namespaces");
+    let world = play_world();
     sh(&format!(
-        "ip link set lo up; ip link add eth0 type veth peer name world0; ip link set world0 up; ip addr add {HOST}/24 dev eth0; \
+        "ip link set lo up; ip link add eth0 type veth peer name world0; \
+         ip link set world0 netns {world}; ip addr add {HOST}/24 dev eth0; \
          ip link set eth0 up; ip route add default via 198.51.100.1"
     ));
     let none: Option<&str> = None;
@@ -70,6 +85,29 @@ pub(crate) fn play_host() {
         .expect("make a folder");
     let program = std::env::current_exe().expect("own path");
     fs::copy(program, "/mnt/bin/fabric").expect("copy the test program");
+}
+
+/// A network beyond the host's. Every connection to [`WORLD`] is told whence it came.
+fn play_world() -> String {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a namespace");
+        let task = fs::read_link("/proc/thread-self").expect("own thread");
+        sender
+            .send(format!("/proc/{}/ns/net", task.display()))
+            .expect("the main thread waits");
+        while nix::net::if_::if_nametoindex("world0").is_err() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        sh("ip addr add 198.51.100.1/24 dev world0; ip link set world0 up");
+        let listener = TcpListener::bind(WORLD).expect("bind");
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("accept");
+            let peer = stream.peer_addr().expect("peer").ip();
+            let _ = stream.write_all(peer.to_string().as_bytes());
+        }
+    });
+    receiver.recv().expect("the world exists")
 }
 
 /// Lets the command run as an ordinary user without any privilege.

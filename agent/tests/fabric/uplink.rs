@@ -9,7 +9,7 @@ use cumulet_agent::fabric::{EnterConfig, UplinkMode, UplinkState};
 use crate::cases::{closed, on_fabric};
 use crate::gone::{started_by_host_side, wait_until};
 use crate::guest::Guest;
-use crate::outer::output_of;
+use crate::outer::{HOST, WORLD, is_played, output_of, sh};
 
 /// The address with which the host reaches the world.
 fn host_address() -> Ipv4Addr {
@@ -41,59 +41,112 @@ fn connect(address: (Ipv4Addr, u16), patience: u64) -> std::io::Result<String> {
 }
 
 pub(crate) fn pasta() {
+    outside_but_not_loopback(UplinkMode::Pasta);
+}
+
+pub(crate) fn slirp() {
+    outside_but_not_loopback(UplinkMode::Slirp4netns);
+}
+
+fn outside_but_not_loopback(mode: UplinkMode) {
     // Bound before the process leaves, these are the host's.
     let host = host_address();
     let outside = TcpListener::bind((host, 0)).expect("bind");
     let loopback = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-    let (open_port, secret_port) = (
-        outside.local_addr().expect("address").port(),
-        loopback.local_addr().expect("address").port(),
-    );
-    on_fabric(
-        &EnterConfig {
-            uplink: UplinkMode::Pasta,
-            ..EnterConfig::default()
-        },
-        1,
-        async |fabric| {
-            greet(outside, "outside");
-            greet(loopback, "secret");
-            assert_eq!(
-                fabric.uplink_settled().await,
-                UplinkState::Up(UplinkMode::Pasta)
+    let (open_port, secret_port) = (port_of(&outside), port_of(&loopback));
+    let config = EnterConfig {
+        uplink: mode,
+        ..EnterConfig::default()
+    };
+    on_fabric(&config, 1, async |fabric| {
+        greet(outside, "outside");
+        greet(loopback, "secret");
+        assert_eq!(fabric.uplink_settled().await, UplinkState::Up(mode));
+        let guest = Guest::with_address(&fabric, 0).await;
+        let answer = guest.run(move || connect((host, open_port), 60)).await;
+        assert_eq!(answer.expect("the outside answers"), "outside");
+        if is_played() {
+            // The world sees the host's address.
+            let answer = guest.run(|| connect((*WORLD.ip(), WORLD.port()), 60)).await;
+            assert_eq!(answer.expect("the world answers"), HOST);
+        }
+        // No address leads to what listens on the host's loopback: not the gateways, not the
+        // uplink's own, not the host's.
+        let mut addresses = vec![Ipv4Addr::new(172, 31, 0, 1), host];
+        addresses.extend([1, 2, 3, 100].map(|last| Ipv4Addr::new(192, 0, 0, last)));
+        for address in addresses {
+            let answer = guest.run(move || connect((address, secret_port), 3)).await;
+            assert!(
+                answer.is_err(),
+                "{address} led to the host's loopback: {answer:?}"
             );
-            let guest = Guest::with_address(&fabric, 0).await;
-            let answer = guest.run(move || connect((host, open_port), 60)).await;
-            assert_eq!(answer.expect("the outside answers"), "outside");
-            // No address leads to what listens on the host's loopback.
-            let gateway = output_of("ip -4 route show default dev up0");
-            assert!(gateway.contains("192.0.0.1"), "{gateway}");
-            for address in [
-                Ipv4Addr::LOCALHOST,
-                Ipv4Addr::new(192, 0, 0, 1),
-                Ipv4Addr::new(192, 0, 0, 2),
-                Ipv4Addr::new(172, 31, 0, 1),
-                host,
-            ] {
-                let answer = guest.run(move || connect((address, secret_port), 5)).await;
-                assert!(
-                    answer.is_err(),
-                    "{address} led to the host's loopback: {answer:?}"
-                );
-                // Nor from inside the namespace itself.
-                if !address.is_loopback() {
-                    let answer =
-                        tokio::task::spawn_blocking(move || connect((address, secret_port), 5))
-                            .await
-                            .expect("join");
-                    assert!(
-                        answer.is_err(),
-                        "{address} led to the host's loopback: {answer:?}"
-                    );
-                }
-            }
-        },
-    );
+            // Nor from inside the namespace itself.
+            let inside = tokio::task::spawn_blocking(move || connect((address, secret_port), 3));
+            let answer = inside.await.expect("join");
+            assert!(
+                answer.is_err(),
+                "{address} led to the host's loopback: {answer:?}"
+            );
+        }
+        let answer = guest
+            .run(move || connect((Ipv4Addr::LOCALHOST, secret_port), 3))
+            .await;
+        assert!(answer.is_err(), "{answer:?}");
+    });
+}
+
+fn port_of(listener: &TcpListener) -> u16 {
+    listener.local_addr().expect("address").port()
+}
+
+pub(crate) fn veth_without_forwarding() {
+    sh("sysctl -qw net.ipv4.ip_forward=0");
+    let config = EnterConfig {
+        uplink: UplinkMode::Veth,
+        ..EnterConfig::default()
+    };
+    on_fabric(&config, 1, async |fabric| {
+        let state = fabric.uplink_settled().await;
+        let UplinkState::Down(why) = state else {
+            panic!("{state:?}")
+        };
+        assert!(why.contains("sysctl net.ipv4.ip_forward=1"), "{why}");
+    });
+}
+
+pub(crate) fn veth() {
+    sh("sysctl -qw net.ipv4.ip_forward=1");
+    let host = host_address();
+    let service = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("bind");
+    let port = port_of(&service);
+    let config = EnterConfig {
+        uplink: UplinkMode::Veth,
+        ..EnterConfig::default()
+    };
+    on_fabric(&config, 1, async |fabric| {
+        greet(service, "host");
+        assert_eq!(
+            fabric.uplink_settled().await,
+            UplinkState::Up(UplinkMode::Veth)
+        );
+        let guest = Guest::with_address(&fabric, 0).await;
+        let answer = guest.run(|| connect((*WORLD.ip(), WORLD.port()), 60)).await;
+        assert_eq!(answer.expect("the world answers"), HOST);
+        let route = output_of("ip -4 route show default dev up0");
+        let gateway = route
+            .split_whitespace()
+            .nth(2)
+            .expect("a gateway")
+            .parse()
+            .expect("an address");
+        for address in [host, gateway, Ipv4Addr::new(172, 31, 0, 1)] {
+            let answer = guest.run(move || connect((address, port), 3)).await;
+            assert!(
+                answer.is_err(),
+                "the host's service answered at {address}: {answer:?}"
+            );
+        }
+    });
 }
 
 pub(crate) fn none() {
