@@ -2,8 +2,8 @@
 //! the user data serves.
 
 use crate::kvm_host::{self, KvmHost, Needs};
-use crate::l1::client;
 use crate::l1::proto::{Exec, Exit};
+use crate::l1::{Flavour, client};
 use crate::{ami, setup, workspace};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
         amis: Some(&amis),
         ..Needs::default()
     };
-    let host = KvmHost::open(native, "demo", &needs)?;
+    let host = KvmHost::open(native, Flavour::large("demo"), &needs)?;
     step(&format!("launching an instance on {}", host.describe()));
     let demo = Demo { host: &host };
     let shown = demo.launch().and_then(|()| demo.wait_for_page(&step));

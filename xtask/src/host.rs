@@ -1,13 +1,13 @@
 //! `cargo xtask host …`: the emulated KVM host from the command line.
 
+use crate::kvm_host::{self, KvmHost, Needs};
 use crate::l1::client::{self, Lease};
 use crate::l1::owner::{self, Ask, Tell};
 use crate::l1::proto::Exec;
 use crate::l1::{self, Flavour};
-use crate::{payload, workspace};
+use crate::{ami, payload, workspace};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use std::io::{IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
 
 /// Where the workspace's binaries are put in L1 (on its PATH).
@@ -15,12 +15,13 @@ pub(crate) const BIN: &str = "/opt/cumulet/bin";
 /// The workspace's binaries that are pushed when they are built.
 pub(crate) const BINARIES: &[&str] = &["cumulet", "cumulet-vmm"];
 
-/// The emulated KVM host (L1). It starts when first needed and ends by itself when idle.
+/// A KVM host: this machine when `cumulet doctor` finds its KVM fit, else the emulated host L1, which starts when first
+/// needed and ends by itself when idle.
 #[derive(Subcommand)]
 pub(crate) enum HostTask {
-    /// Run a command in L1; its output and exit status are passed on.
+    /// Run a command there; its output and exit status are passed on.
     Exec(ExecArgs),
-    /// A shell in L1.
+    /// A shell there.
     Shell(ExecArgs),
     /// Send a file to L1.
     Push {
@@ -79,12 +80,20 @@ pub(crate) struct Size {
     /// A newly started L1 ends after so many seconds without use.
     #[arg(long, value_name = "SECONDS", default_value_t = 1200)]
     idle: u64,
+    /// The emulated host even where this machine's own KVM is fit.
+    #[arg(long)]
+    emulated: bool,
     /// Raw image that a newly started L1 sees as /dev/nvme0n4 (then n5, …); its writes are dropped.
     #[arg(long = "disk", value_name = "FILE")]
     disks: Vec<PathBuf>,
 }
 
 impl Size {
+    /// Whether only L1 will do.
+    fn asks_for_l1(&self) -> bool {
+        self.emulated || self.kind.icount || self.kind.name.is_some() || !self.disks.is_empty()
+    }
+
     fn flavour(&self) -> Result<Flavour> {
         let disks = self.disks.iter().map(|disk| {
             disk.canonicalize()
@@ -120,6 +129,9 @@ pub(crate) struct ExecArgs {
     /// the end-to-end crate.
     #[arg(long)]
     payload: bool,
+    /// Make the AMI debian-12 and give L1 a disk with it: CUMULET_AMI_HOME names the state folder (`cumulet --home`).
+    #[arg(long)]
+    amis: bool,
     /// Run as this user of L1 (there is `dev`, an ordinary user in group kvm) instead of root.
     #[arg(long)]
     user: Option<String>,
@@ -213,32 +225,31 @@ fn exec(args: ExecArgs) -> Result<()> {
         true => Some(payload::ensure()?),
         false => None,
     };
-    let mut argv = args.command;
-    let mut pushes = Vec::new();
+    let amis = args.amis.then(|| ami::ensure(&args.profile)).transpose()?;
+    let mut tests = Vec::new();
     if let Some(test) = &args.test {
-        let binary = workspace::build_test(test, &args.profile)?;
-        let remote = Path::new("/opt/cumulet/test").join(test.replace('/', "-"));
-        argv.insert(
-            0,
-            remote
-                .to_str()
-                .context("a path that is not UTF-8")?
-                .to_owned(),
-        );
-        pushes.push((binary, remote));
+        tests.push((
+            test.replace('/', "-"),
+            workspace::build_test(test, &args.profile)?,
+        ));
     }
+    let needs = Needs {
+        profile: &args.profile,
+        payload: payload.as_ref(),
+        tests: &tests,
+        amis: amis.as_ref(),
+    };
+    let native = !args.size.asks_for_l1() && kvm_host::this_machine_is_fit(&args.profile)?;
+    let host = KvmHost::open(native, args.size.flavour()?, &needs)?;
     for push in &args.push {
-        pushes.push(parse_push(push)?);
+        let (local, remote) = parse_push(push)?;
+        host.push(&local, &remote)?;
     }
-    let lease = client::lease(&args.size.flavour()?)?;
-    push_binaries(&lease, &args.profile)?;
-    for (local, remote) in &pushes {
-        lease.push(local, remote)?;
+    let mut argv = args.command;
+    if let Some((name, _)) = tests.first() {
+        argv.insert(0, host.test_path(name));
     }
-    let mut env = vec![("CUMULET_BIN_DIR".to_owned(), BIN.to_owned())];
-    if let Some(payload) = payload {
-        env.push((payload::ENV.to_owned(), payload::push(&payload, &lease)?));
-    }
+    let mut env = Vec::new();
     for pair in &args.env {
         let (name, value) = pair
             .split_once('=')
@@ -259,32 +270,22 @@ fn exec(args: ExecArgs) -> Result<()> {
         tty: args.tty.then(|| terminal.unwrap_or((24, 80))),
         reap: false,
     };
-    let raw = terminal
-        .map(|_| crate::terminal::Raw::enter())
-        .transpose()?;
-    // A forgotten terminal as input would only make a background job stop; pipes and files are passed on.
-    let input: Option<Box<dyn Read + Send>> = match args.tty || !std::io::stdin().is_terminal() {
-        true => Some(Box::new(std::io::stdin())),
-        false => None,
-    };
-    let exit = lease.exec(&request, input, None, client::pass_on);
-    drop(raw);
-    let exit = match exit {
-        Ok(exit) => exit,
-        Err(error) => {
-            let stalled = error
+    match host.join(&request) {
+        Ok(code) => {
+            drop(host);
+            std::process::exit(code)
+        }
+        Err(error)
+            if error
                 .downcast_ref::<client::Lost>()
-                .is_some_and(|lost| lost.stalled);
-            if !stalled {
-                return Err(error);
-            }
+                .is_some_and(|lost| lost.stalled) =>
+        {
             eprintln!("xtask: {error:#}; the next `host exec` starts a new one");
             // EX_TEMPFAIL: not the command's fault, worth another try.
-            std::process::exit(75);
+            std::process::exit(75)
         }
-    };
-    drop(lease);
-    std::process::exit(exit.code)
+        Err(error) => Err(error),
+    }
 }
 
 fn parse_push(text: &str) -> Result<(PathBuf, PathBuf)> {

@@ -8,7 +8,7 @@ use crate::payload::{self, Payload};
 use crate::{sh, workspace};
 use anyhow::{Context as _, Result, bail};
 use std::fs::File;
-use std::io::Read;
+use std::io::{IsTerminal as _, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const TESTS: &str = "/opt/cumulet/test";
 /// Where L1 has the state folder with the AMIs.
 const AMI_HOME: &str = "/ami";
+/// The variable that names the folder of the product's binaries.
+const BIN_ENV: &str = "CUMULET_BIN_DIR";
 /// The variable by which tests find a state folder that has the AMI `debian-12`.
 const AMI_ENV: &str = "CUMULET_AMI_HOME";
 
@@ -59,6 +61,10 @@ pub(crate) enum KvmHost {
 /// Does a guest run under this machine's own KVM? `cumulet doctor` has tried.
 pub(crate) fn this_machine_is_fit(profile: &str) -> Result<bool> {
     let doctor = workspace::profile_dir(profile)?.join("cumulet");
+    if !doctor.is_file() {
+        // Nothing of cumulet is built that could run here or ask.
+        return Ok(false);
+    }
     let out = Command::new(&doctor)
         .args(["doctor", "--output", "json"])
         .output()
@@ -81,12 +87,12 @@ pub(crate) fn this_machine_is_fit(profile: &str) -> Result<bool> {
 }
 
 impl KvmHost {
-    /// This machine, or L1 of that name with everything sent to it.
-    pub(crate) fn open(native: bool, name: &str, needs: &Needs<'_>) -> Result<Self> {
+    /// This machine, or that L1, with everything in place.
+    pub(crate) fn open(native: bool, flavour: Flavour, needs: &Needs<'_>) -> Result<Self> {
         if native {
             Self::open_native(needs)
         } else {
-            Self::open_emulated(name, needs)
+            Self::open_emulated(flavour, needs)
         }
     }
 
@@ -97,7 +103,7 @@ impl KvmHost {
                 .context("a path that is not UTF-8")
         };
         let mut env = vec![(
-            "CUMULET_BIN_DIR".to_owned(),
+            BIN_ENV.to_owned(),
             text(&workspace::profile_dir(needs.profile)?)?,
         )];
         if let Some(payload) = needs.payload {
@@ -112,24 +118,16 @@ impl KvmHost {
         })
     }
 
-    fn open_emulated(name: &str, needs: &Needs<'_>) -> Result<Self> {
-        let flavour = Flavour {
-            name: name.to_owned(),
-            memory_mib: 6144,
-            icount: false,
-            idle_seconds: 300,
-            disks: needs
-                .amis
-                .map(|amis| amis.disk.clone())
-                .into_iter()
-                .collect(),
-        };
+    fn open_emulated(mut flavour: Flavour, needs: &Needs<'_>) -> Result<Self> {
+        if let Some(amis) = needs.amis {
+            flavour.disks.insert(0, amis.disk.clone());
+        }
         let lease = client::lease(&flavour)?;
         host::push_binaries(&lease, needs.profile)?;
         for (name, path) in needs.tests {
             lease.push(path, &Path::new(TESTS).join(name))?;
         }
-        let mut env = vec![("CUMULET_BIN_DIR".to_owned(), BIN.to_owned())];
+        let mut env = vec![(BIN_ENV.to_owned(), BIN.to_owned())];
         if let Some(payload) = needs.payload {
             env.push((payload::ENV.to_owned(), payload::push(payload, &lease)?));
         }
@@ -148,13 +146,15 @@ impl KvmHost {
                 client::pass_on,
             )?;
             if exit.code != 0 {
-                bail!("the emulated host cannot mount its AMI disk");
+                bail!(
+                    "this emulated host has no disk with AMIs: `cargo xtask host stop`, then try again"
+                );
             }
             env.push((AMI_ENV.to_owned(), AMI_HOME.to_owned()));
         }
         Ok(Self::Emulated {
             lease,
-            name: name.to_owned(),
+            name: flavour.name,
             env,
         })
     }
@@ -205,6 +205,57 @@ impl KvmHost {
         }
     }
 
+    /// Puts a file there.
+    pub(crate) fn push(&self, local: &Path, remote: &Path) -> Result<()> {
+        match self {
+            Self::Emulated { lease, .. } => lease.push(local, remote),
+            Self::Native { .. } => {
+                let copied = std::fs::copy(local, remote);
+                copied.with_context(|| {
+                    format!("cannot copy {} to {}", local.display(), remote.display())
+                })?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs a command there on this program's own terminal, input and output; gives its exit status.
+    pub(crate) fn join(&self, request: &Exec) -> Result<i32> {
+        match self {
+            Self::Emulated { lease, env, .. } => {
+                let mut request = request.clone();
+                request.env.splice(0..0, env.iter().cloned());
+                let at_terminal = std::io::stdin().is_terminal();
+                let raw = (request.tty.is_some() && at_terminal)
+                    .then(crate::terminal::Raw::enter)
+                    .transpose()?;
+                // A terminal that the command was not given is not read: a background job would only be stopped by that.
+                let input: Option<Box<dyn Read + Send>> =
+                    match request.tty.is_some() || !at_terminal {
+                        true => Some(Box::new(std::io::stdin())),
+                        false => None,
+                    };
+                let exit = lease.exec(&request, input, None, client::pass_on);
+                drop(raw);
+                Ok(exit?.code)
+            }
+            Self::Native { env, .. } => {
+                if let Some(user) = &request.user {
+                    bail!(
+                        "on this machine commands run as yourself, not as {user:?} (--emulated has such a user)"
+                    );
+                }
+                let mut command = here(request, env)?;
+                let status = command
+                    .status()
+                    .with_context(|| format!("cannot start `{}`", sh::show(&command)))?;
+                Ok(status
+                    .code()
+                    .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+            }
+        }
+    }
+
     /// The end of L1's own console, when it has one.
     pub(crate) fn console(&self) -> Result<Option<String>> {
         match self {
@@ -227,6 +278,31 @@ impl KvmHost {
     }
 }
 
+/// The command, to be run on this machine, with the product's binaries on its PATH.
+fn here(request: &Exec, env: &[(String, String)]) -> Result<Command> {
+    let (program, arguments) = request.argv.split_first().context("no command given")?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let bin = env
+        .iter()
+        .filter(|(name, _)| name == BIN_ENV)
+        .map(|(_, dir)| PathBuf::from(dir));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    command.env(
+        "PATH",
+        std::env::join_paths(bin.chain(std::env::split_paths(&path)))?,
+    );
+    command.envs(
+        env.iter()
+            .chain(&request.env)
+            .map(|(name, value)| (name, value)),
+    );
+    if let Some(cwd) = &request.cwd {
+        command.current_dir(cwd);
+    }
+    Ok(command)
+}
+
 /// Runs a command on this machine in a process group of its own.
 fn run_here(
     request: &Exec,
@@ -234,22 +310,12 @@ fn run_here(
     guard: Duration,
     mut take: impl FnMut(Stream, &[u8]) -> Result<()>,
 ) -> Result<Exit> {
-    let (program, arguments) = request.argv.split_first().context("no command given")?;
-    let mut command = Command::new(program);
+    let mut command = here(request, env)?;
     command
-        .args(arguments)
-        .envs(
-            env.iter()
-                .chain(&request.env)
-                .map(|(name, value)| (name, value)),
-        )
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    if let Some(cwd) = &request.cwd {
-        command.current_dir(cwd);
-    }
     let mut child = command
         .spawn()
         .with_context(|| format!("cannot start `{}`", sh::show(&command)))?;

@@ -2,6 +2,7 @@
 
 use super::{Log, Tally};
 use crate::kvm_host::{self, KvmHost, Needs};
+use crate::l1::Flavour;
 use crate::l1::client::Lost;
 use crate::l1::proto::{Exec, Exit};
 use crate::{ami, payload, workspace};
@@ -158,7 +159,7 @@ impl Host<'_> {
     /// A host that has everything the tests need.
     fn ready(&mut self) -> Result<&KvmHost> {
         if self.running.is_none() {
-            self.running = Some(KvmHost::open(self.native, L1, &self.needs)?);
+            self.running = Some(KvmHost::open(self.native, Flavour::large(L1), &self.needs)?);
         }
         self.running.as_ref().context("no host")
     }

@@ -33,6 +33,17 @@ pub(crate) struct Flavour {
 }
 
 impl Flavour {
+    /// A large L1 of its own for tests or the demo, which ends soon after its last use.
+    pub(crate) fn large(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            memory_mib: 6144,
+            icount: false,
+            idle_seconds: 300,
+            disks: Vec::new(),
+        }
+    }
+
     /// Number of L1's CPUs.
     pub(crate) fn cpus(&self) -> u32 {
         if self.icount { 1 } else { 2 }
