@@ -166,7 +166,7 @@ pub(crate) fn victim(name: &str) {
 /// All that the host's network could show of us.
 fn host_network() -> String {
     output_of(
-        "ip -o link; ip -o addr; ip route show table all; ip rule; ip netns list; sysctl -a 2>/dev/null | grep -e ip_forward -e proxy_arp -e rp_filter; nft list ruleset 2>/dev/null || true",
+        "ip -o link; ip -o addr; ip route show table all; ip rule; ip netns list; grep . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/forwarding; nft list ruleset 2>/dev/null || true",
     )
 }
 
