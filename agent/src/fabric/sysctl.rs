@@ -15,6 +15,17 @@ pub(super) fn prepare() -> Result<()> {
             set(&path, "1")?;
         }
     }
+    // Where br_netfilter is loaded (Docker does), bridged frames would pass the IP hooks, too.
+    for name in [
+        "bridge-nf-call-iptables",
+        "bridge-nf-call-ip6tables",
+        "bridge-nf-call-arptables",
+    ] {
+        let path = format!("/proc/sys/net/bridge/{name}");
+        if Path::new(&path).exists() {
+            set(&path, "0")?;
+        }
+    }
     // First: a change of ip_forward resets the others (ip-sysctl.rst).
     set("/proc/sys/net/ipv4/ip_forward", "1")?;
     for name in ["all", "default"] {
