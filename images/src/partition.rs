@@ -1,7 +1,7 @@
 //! Partition tables, read-only: GPT (UEFI 2.10 §5.3), MBR with logical partitions, or none.
 //!
-//! The reader is our own because the table comes from an untrusted image: the `gpt` crate, which the
-//! AMI builder writes tables with, asserts on some header fields instead of refusing them.
+//! The reader is our own because the table comes from an untrusted image: the `gpt` crate asserts on
+//! some header fields instead of refusing them.
 
 use std::io;
 

@@ -61,7 +61,7 @@ pub fn tiny_image(path: &Path, image: &TinyImage<'_>) -> io::Result<()> {
         .create_new(true)
         .open(path)?;
     disk.set_len(image.size)?;
-    write_gpt(disk, &[part])?;
+    write_gpt(&disk, &[part])?;
     ext4(path, &part, tree.path())
 }
 

@@ -84,7 +84,7 @@ fn gpt_disk(dir: &Path, mib: u64, plan: &[PartitionPlan]) -> PathBuf {
         .open(&path)
         .unwrap();
     file.set_len(mib << 20).unwrap();
-    write_gpt(file, plan).unwrap();
+    write_gpt(&file, plan).unwrap();
     path
 }
 

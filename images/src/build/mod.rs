@@ -432,7 +432,7 @@ impl Builder {
                 .create_new(true)
                 .open(draft.disk())?;
             disk.set_len(self.size)?;
-            write_gpt(disk, &[root, bios, esp])
+            write_gpt(&disk, &[root, bios, esp])
         };
         make().map_err(BuildError::io("write the partition table"))?;
         Ok(root)
