@@ -50,6 +50,8 @@ pub(super) struct BlkHandler {
     free: Vec<usize>,
     chain: Chain,
     buffers: Vec<Buffer>,
+    /// The host can read what is cached, and only that.
+    cached_reads: bool,
     stopped: bool,
 }
 
@@ -75,6 +77,7 @@ impl BlkHandler {
             free: Vec::new(),
             chain: Chain::default(),
             buffers: Vec::new(),
+            cached_reads: true,
             stopped: false,
         }
     }
@@ -264,7 +267,7 @@ impl BlkHandler {
         }
         let backend = &*self.disk.backend;
         let planned = transfer.plan(backend, &self.memory, &self.buffers, offset);
-        if planned.is_ok() && self.goes_to_ring(index, slot)? && self.push(slot) {
+        if planned.is_ok() && self.waits_in_ring(index, slot)? && self.push(slot) {
             let served = self.served(index)?;
             served.in_flight += 1;
             if served.in_flight > served.queue.size() {
@@ -275,20 +278,45 @@ impl BlkHandler {
         }
         count(&self.disk.metrics.direct, 1);
         let transfer = &mut self.transfers[slot];
-        let done = planned.and_then(|()| transfer.run(&*self.disk.backend));
+        let done = match planned {
+            Ok(()) if transfer.done => Ok(()),
+            Ok(()) => transfer.run(&*self.disk.backend),
+            Err(error) => Err(error),
+        };
         let failed = self.report("transfer", done) != Status::Ok;
         self.transfers[slot].failed = failed;
         self.finish(slot)
     }
 
-    /// A request that is alone is served at once; it would only wait longer in a ring.
-    fn goes_to_ring(&mut self, index: u16, slot: usize) -> Result<bool, GuestFault> {
+    /// Decides how a transfer goes: through the ring, or at once.
+    ///
+    /// * Writes go at once: they end in the page cache, and `io_uring` would only hand them to
+    ///   another thread of the kernel for that.
+    /// * A read that is alone goes at once if its data is in the page cache.
+    /// * All other reads go through the ring, where they wait side by side.
+    fn waits_in_ring(&mut self, index: u16, slot: usize) -> Result<bool, GuestFault> {
         let Some(ring) = &self.ring else {
             return Ok(false);
         };
-        let parts = self.transfers[slot].parts().len();
-        if parts == 0 || (ring.in_flight() == 0 && self.served(index)?.queue.waiting()? == 0) {
+        let in_flight = ring.in_flight();
+        let transfer = &self.transfers[slot];
+        let parts = transfer.parts().len();
+        if parts == 0 || transfer.direction == Direction::Write {
             return Ok(false);
+        }
+        if in_flight == 0 && self.served(index)?.queue.waiting()? == 0 {
+            if !self.cached_reads {
+                return Ok(false);
+            }
+            match self.transfers[slot].run_cached() {
+                Ok(true) => return Ok(false),
+                Ok(false) => {}
+                Err(_) => {
+                    // This file system cannot say whether it would wait.
+                    self.cached_reads = false;
+                    return Ok(false);
+                }
+            }
         }
         if self.ring.as_ref().is_some_and(|ring| ring.has_room(parts)) {
             return Ok(true);

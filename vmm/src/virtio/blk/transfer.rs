@@ -56,6 +56,8 @@ pub(super) struct Transfer {
     pub(super) outstanding: usize,
     /// Some part failed.
     pub(super) failed: bool,
+    /// All parts were moved already.
+    pub(super) done: bool,
     ranges: IoVecs,
     parts: Vec<Part>,
 }
@@ -70,6 +72,7 @@ impl Default for Transfer {
             len: 0,
             outstanding: 0,
             failed: false,
+            done: false,
             ranges: IoVecs::default(),
             parts: Vec::new(),
         }
@@ -101,6 +104,7 @@ impl Transfer {
     ) -> io::Result<()> {
         self.outstanding = 0;
         self.failed = false;
+        self.done = false;
         self.parts.clear();
         self.ranges.clear();
         for buffer in buffers {
@@ -198,6 +202,26 @@ impl Transfer {
         }
     }
 
+    /// Reads all parts if none of them has to wait for a device; says whether that was so. If not,
+    /// they have yet to be read, all of them.
+    ///
+    /// # Errors
+    /// `Unsupported` when the host cannot tell.
+    pub(super) fn run_cached(&mut self) -> io::Result<bool> {
+        for part in &self.parts {
+            let ranges = self.ranges(part);
+            let ranges = &ranges[..ranges.len().min(MAX_RANGES)];
+            match vectored(self.direction, part.file, ranges, part.file_offset, true) {
+                Ok(got) if u64::try_from(got).ok() == Some(part.len) => {}
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => return Err(error),
+                // Short, or it would wait, or a real error: the usual way finds out.
+                _ => return Ok(false),
+            }
+        }
+        self.done = true;
+        Ok(true)
+    }
+
     /// Moves all parts now, with plain system calls.
     ///
     /// # Errors
@@ -227,7 +251,7 @@ impl Transfer {
         while left > 0 {
             let end = part.end.min(first + MAX_RANGES);
             let ranges = &self.ranges.as_slice()[first..end];
-            let got = vectored(self.direction, part.file, ranges, offset)?;
+            let got = vectored(self.direction, part.file, ranges, offset, false)?;
             if got == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -266,13 +290,15 @@ fn fill_zeros(memory: &Ram, buffers: &[Buffer], done: u64, len: u64) -> io::Resu
     Ok(())
 }
 
-/// `preadv` or `pwritev`; a signal does not end it.
+/// `preadv2` or `pwritev2`, if need be only of what is in the page cache; a signal does not end it.
 fn vectored(
     direction: Direction,
     file: RawFd,
     ranges: &[libc::iovec],
     offset: u64,
+    cached_only: bool,
 ) -> io::Result<usize> {
+    let flags = if cached_only { libc::RWF_NOWAIT } else { 0 };
     let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
     let count = libc::c_int::try_from(ranges.len()).map_err(io::Error::other)?;
     loop {
@@ -280,8 +306,8 @@ fn vectored(
         // the descriptor, which the backend keeps open.
         let moved = unsafe {
             match direction {
-                Direction::Read => libc::preadv(file, ranges.as_ptr(), count, offset),
-                Direction::Write => libc::pwritev(file, ranges.as_ptr(), count, offset),
+                Direction::Read => libc::preadv2(file, ranges.as_ptr(), count, offset, flags),
+                Direction::Write => libc::pwritev2(file, ranges.as_ptr(), count, offset, flags),
             }
         };
         if let Ok(moved) = usize::try_from(moved) {
