@@ -59,8 +59,10 @@ const MAIN: &[c_long] = &[
     libc::SYS_lseek,
     libc::SYS_pread64,
     libc::SYS_preadv,
+    libc::SYS_preadv2,
     libc::SYS_pwrite64,
     libc::SYS_pwritev,
+    libc::SYS_pwritev2,
     libc::SYS_readv,
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
@@ -78,8 +80,10 @@ const VCPU: &[c_long] = &[
     libc::SYS_fsync,
     libc::SYS_pread64,
     libc::SYS_preadv,
+    libc::SYS_preadv2,
     libc::SYS_pwrite64,
     libc::SYS_pwritev,
+    libc::SYS_pwritev2,
     libc::SYS_readv,
 ];
 
