@@ -13,7 +13,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use crate::arch::acpi::{AcpiBlob, AcpiConfig, PciWindows};
 use crate::arch::boot::BootError;
 use crate::arch::cpuid::{self, CpuModel};
-use crate::arch::irq::{KvmHost, KvmLine};
+use crate::arch::irq::{Controllers, KvmHost, KvmLine};
 use crate::arch::regs::Entry;
 use crate::arch::smbios::{self, Hardware, SmbiosError};
 use crate::arch::vcpu::PowerOnState;
@@ -124,7 +124,8 @@ pub struct Machine {
     trace: Trace,
     metrics: DeviceMetrics,
     disks: Vec<Arc<dyn BlockBackend>>,
-    _vm: Arc<VmFd>,
+    vm: Arc<VmFd>,
+    controllers: Controllers,
 }
 
 /// Devices that the main thread talks to.
@@ -153,6 +154,7 @@ impl Machine {
         let ram = GuestRam::new(config.memory_mib)?;
         let ram_bytes = config.memory_mib * layout::MIB;
         let vm = Arc::new(create_vm(&resources.kvm, &ram)?);
+        let controllers = Controllers::capture(&vm).map_err(kvm("read interrupt controllers"))?;
         let irq_host: Arc<dyn PciHost> =
             Arc::new(KvmHost::new(Arc::clone(&vm)).map_err(kvm("route interrupts"))?);
         let requests = Requests::new().map_err(host("a request event"))?;
@@ -203,7 +205,8 @@ impl Machine {
             trace,
             metrics,
             disks,
-            _vm: vm,
+            vm,
+            controllers,
         })
     }
 
@@ -271,6 +274,9 @@ impl Machine {
         // What the guest asked for in its last moments is answered by this reset.
         let _ = self.platform.requests.take();
         self.platform.pci.reset();
+        self.controllers
+            .restore(&self.vm)
+            .map_err(kvm("reset the interrupt controllers"))?;
         self.legacy.reset();
         self.ram.clear().map_err(host("empty guest RAM"))?;
         let entry = self.load()?;

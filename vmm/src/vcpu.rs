@@ -405,7 +405,7 @@ fn internal_error(fd: &mut VcpuFd) -> String {
         .map(|word| format!("{word:x}"))
         .collect();
     format!(
-        "KVM internal error {}: {meaning} (data {})",
+        "KVM internal error {}: {meaning} (data {}); `cumulet doctor` says whether this KVM is fit",
         internal.suberror,
         data.join(" ")
     )

@@ -319,12 +319,14 @@ fn would_block(error: &io::Error) -> bool {
 /// that one is the console's.
 fn take_lines(input: &mut Vec<u8>) -> Vec<Incoming> {
     let mut incoming = Vec::new();
-    while let Some(end) = input.iter().position(|byte| *byte == b'\n') {
-        let line: Vec<u8> = input.drain(..=end).collect();
-        if line.trim_ascii().is_empty() {
+    let mut taken = 0;
+    while let Some(length) = input[taken..].iter().position(|byte| *byte == b'\n') {
+        let line = input[taken..taken + length].trim_ascii();
+        taken += length + 1;
+        if line.is_empty() {
             continue;
         }
-        match serde_json::from_slice::<Request>(&line) {
+        match serde_json::from_slice::<Request>(line) {
             Ok(request) => {
                 let console = matches!(request.command, crate::control::Command::Console { .. });
                 incoming.push(Incoming::Request(request));
@@ -335,6 +337,7 @@ fn take_lines(input: &mut Vec<u8>) -> Vec<Incoming> {
             Err(error) => incoming.push(Incoming::Bad(format!("not a request: {error}"))),
         }
     }
+    input.drain(..taken);
     incoming
 }
 

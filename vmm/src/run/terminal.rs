@@ -4,11 +4,16 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 /// Ends the VMM when typed (Ctrl-]).
 const ESCAPE: u8 = 0x1d;
 /// Output kept for a terminal or pipe that does not take it.
 const MAX_BACKLOG: usize = 1 << 20;
+
+/// How often the rest is tried at the end, and the pause between.
+const LAST_TRIES: u32 = 200;
+const LAST_PAUSE: Duration = Duration::from_millis(5);
 
 /// Standard input and output. A terminal is in raw mode while this lives.
 pub(super) struct Terminal {
@@ -83,8 +88,22 @@ impl Terminal {
     }
 }
 
+impl Terminal {
+    /// Gives a reader that is a little slow the chance to take the rest.
+    fn write_rest(&mut self) {
+        for _ in 0..LAST_TRIES {
+            self.write(&[]);
+            if self.backlog.is_empty() {
+                break;
+            }
+            std::thread::sleep(LAST_PAUSE);
+        }
+    }
+}
+
 impl Drop for Terminal {
     fn drop(&mut self) {
+        self.write_rest();
         if let Some(saved) = &self.saved {
             // SAFETY: restores the settings read from this descriptor.
             unsafe { libc::tcsetattr(self.input.as_raw_fd(), libc::TCSANOW, saved) };

@@ -154,8 +154,12 @@ struct CapabilityWords {
 fn drop_capabilities() -> Result<(), SandboxError> {
     // The bounding set can be lowered only while CAP_SETPCAP is there.
     for capability in 0..64 {
-        // SAFETY: changes this process's credentials only; fails beyond the last capability.
-        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        // SAFETY: changes this process's credentials only.
+        let done = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        if done != 0 {
+            // Not root, or beyond the last capability.
+            break;
+        }
     }
     let header = CapabilityHeader {
         version: CAPABILITY_VERSION,

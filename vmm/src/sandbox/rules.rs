@@ -91,6 +91,8 @@ const VCPU: &[c_long] = &[
 const KVM: u64 = 0xae << 8;
 /// The ioctls' numbers that a running machine uses: interrupt line, routing, irqfd, ioeventfd.
 const KVM_MACHINE: &[u64] = &[0x61, 0x6a, 0x76, 0x79];
+/// At a reset: state of the interrupt controllers and the timer.
+const KVM_RESET: &[u64] = &[0x63, 0xa0];
 /// On a vCPU: run; get and set registers, special registers; set MSRs, FPU, local APIC, state,
 /// events, debug registers, XCRs; get events; tell the guest of a pause.
 const KVM_VCPU: &[u64] = &[
@@ -104,7 +106,7 @@ type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 /// What the main thread may do.
 pub(super) fn main_thread() -> Result<BpfProgram, BackendError> {
     let mut rules = allow(&[EVERYWHERE, MAIN])?;
-    let mut ioctls = kvm_ioctls(&[KVM_MACHINE])?;
+    let mut ioctls = kvm_ioctls(&[KVM_MACHINE, KVM_RESET])?;
     // Non-blocking connections; the terminal's settings back at the end.
     for request in [libc::FIONBIO, libc::TCGETS, libc::TCSETS] {
         ioctls.push(argument(1, SeccompCmpOp::Eq, request)?);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
-    KVM_IRQCHIP_PIC_SLAVE, KVM_PIT_SPEAKER_DUMMY, KvmIrqRouting, kvm_irq_routing_entry,
+    KVM_IRQCHIP_PIC_SLAVE, KVM_PIT_SPEAKER_DUMMY, KvmIrqRouting, kvm_irq_routing_entry, kvm_irqchip, kvm_pit_state2,
     kvm_pit_config,
 };
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
@@ -55,6 +55,42 @@ pub fn create_controllers(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
         flags: KVM_PIT_SPEAKER_DUMMY,
         ..Default::default()
     })
+}
+
+/// State of the interrupt controllers and the timer.
+pub struct Controllers {
+    chips: [kvm_irqchip; 3],
+    timer: kvm_pit_state2,
+}
+
+impl Controllers {
+    /// Reads the state; right after [`create_controllers`] it is the one after power-on.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn capture(vm: &VmFd) -> Result<Self, kvm_ioctls::Error> {
+        let mut chips = [kvm_irqchip::default(); 3];
+        let ids = [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC];
+        for (chip, id) in chips.iter_mut().zip(ids) {
+            chip.chip_id = id;
+            vm.get_irqchip(chip)?;
+        }
+        Ok(Self {
+            chips,
+            timer: vm.get_pit2()?,
+        })
+    }
+
+    /// Puts the controllers back into this state. No vCPU may run.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn restore(&self, vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
+        for chip in &self.chips {
+            vm.set_irqchip(chip)?;
+        }
+        vm.set_pit2(&self.timer)
+    }
 }
 
 /// GSI of slot `slot`'s pin A.
