@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
-    KVM_IRQCHIP_PIC_SLAVE, KVM_PIT_SPEAKER_DUMMY, KvmIrqRouting, kvm_irq_routing_entry, kvm_irqchip, kvm_pit_state2,
-    kvm_pit_config,
+    KVM_IRQCHIP_PIC_SLAVE, KVM_PIT_SPEAKER_DUMMY, KvmIrqRouting, kvm_irq_routing_entry,
+    kvm_irqchip, kvm_pit_config, kvm_pit_state2,
 };
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -70,7 +70,11 @@ impl Controllers {
     /// When KVM refuses.
     pub fn capture(vm: &VmFd) -> Result<Self, kvm_ioctls::Error> {
         let mut chips = [kvm_irqchip::default(); 3];
-        let ids = [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC];
+        let ids = [
+            KVM_IRQCHIP_PIC_MASTER,
+            KVM_IRQCHIP_PIC_SLAVE,
+            KVM_IRQCHIP_IOAPIC,
+        ];
         for (chip, id) in chips.iter_mut().zip(ids) {
             chip.chip_id = id;
             vm.get_irqchip(chip)?;
