@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::command::Args;
 use crate::disk;
 use crate::mem::Pages;
-use crate::rng::Rng;
+use cumulet_tests::pattern::Rng;
 
 /// What one run does.
 struct Plan {

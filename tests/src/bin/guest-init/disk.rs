@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::command::Args;
 use crate::mem::Pages;
-use crate::rng::mix;
+use cumulet_tests::pattern::fill;
 
 /// Bytes moved by one request of the pattern commands.
 const CHUNK: usize = 1 << 20;
@@ -86,14 +86,6 @@ pub(crate) fn open(path: &Path, write: bool, direct: bool) -> Result<File> {
         .custom_flags(if direct { libc::O_DIRECT } else { 0 })
         .open(path)
         .with_context(|| format!("cannot open {}", path.display()))
-}
-
-/// Fills `buf`, which lies at byte `at` of the disk.
-pub(crate) fn fill(buf: &mut [u8], seed: u64, at: u64) {
-    for (word, position) in buf.chunks_mut(8).zip((at / 8)..) {
-        let value = mix(seed ^ mix(position)).to_le_bytes();
-        word.copy_from_slice(&value[..word.len()]);
-    }
 }
 
 /// Runs `each(buffer, position)` over the range in chunks.

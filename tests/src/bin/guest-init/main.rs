@@ -16,7 +16,6 @@ mod mem;
 mod net;
 mod net_if;
 mod power;
-mod rng;
 mod system;
 mod torture;
 

@@ -13,7 +13,7 @@ use nix::sys::socket::{
 use serde_json::{Value, json};
 
 use crate::command::Args;
-use crate::disk::fill;
+use cumulet_tests::pattern::fill;
 
 /// Nothing on a test's own wire takes longer than this, however loaded the host is.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -217,10 +217,10 @@ pub(crate) fn touch_memory(args: &Args) -> Result<Value> {
     let mut pages = Pages::new(len)?;
     let bytes = pages.bytes();
     for at in (0..len).step_by(4096) {
-        bytes[at..at + 8].copy_from_slice(&crate::rng::mix(at as u64).to_le_bytes());
+        bytes[at..at + 8].copy_from_slice(&cumulet_tests::pattern::mix(at as u64).to_le_bytes());
     }
     for at in (0..len).step_by(4096) {
-        let want = crate::rng::mix(at as u64).to_le_bytes();
+        let want = cumulet_tests::pattern::mix(at as u64).to_le_bytes();
         ensure!(
             bytes[at..at + 8] == want,
             "the page at {at} lost its content"

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::command::Args;
 use crate::disk;
 use crate::mem::Pages;
-use crate::rng::Rng;
+use cumulet_tests::pattern::Rng;
+use cumulet_tests::pattern::fill;
 
 const SECTOR: usize = 512;
 /// Longest request, in sectors: 256 KiB, so that most requests have many segments.
@@ -154,9 +155,9 @@ impl Worker {
     }
 
     fn write(&mut self, first: usize, count: usize) -> Result<()> {
-        let (seed, at) = (self.rng.next(), self.at(first));
+        let (seed, at) = (self.rng.next_u64(), self.at(first));
         let buf = &mut self.buf.bytes()[..count * SECTOR];
-        disk::fill(buf, seed, at);
+        fill(buf, seed, at);
         self.file
             .write_all_at(buf, at)
             .with_context(|| format!("write of {count} sectors at byte {at}"))?;
@@ -176,7 +177,7 @@ impl Worker {
             match self.sectors[first + index] {
                 Content::Unknown => continue,
                 Content::Zeros => expected.fill(0),
-                Content::Seed(seed) => disk::fill(&mut expected, seed, position),
+                Content::Seed(seed) => fill(&mut expected, seed, position),
             }
             ensure!(
                 found == expected,

@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use crate::command::Args;
-use crate::rng::Rng;
+use cumulet_tests::pattern::Rng;
 use function::Function;
 
 /// `{"stage", "seed", "rounds", "slot"}`. Stages: `registers` (virtio BARs but for the MSI-X

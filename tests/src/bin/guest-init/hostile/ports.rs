@@ -5,7 +5,7 @@ use nix::errno::Errno;
 use serde_json::{Value, json};
 
 use super::registers::value;
-use crate::rng::Rng;
+use cumulet_tests::pattern::Rng;
 
 /// Ports that end the machine when written: keyboard controller reset, PM1 control (S5 lives in
 /// one bit there), PCI reset, and the console, which has a stage of its own.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::function::Function;
-use crate::rng::Rng;
+use cumulet_tests::pattern::Rng;
 
 /// Values that hurt more often than random ones.
 const NASTY: [u64; 10] = [
@@ -26,7 +26,7 @@ pub(super) fn value(rng: &mut Rng) -> u64 {
     match rng.below(3) {
         0 => NASTY[usize::try_from(rng.below(NASTY.len() as u64)).unwrap_or(0)],
         1 => rng.below(256),
-        _ => rng.next(),
+        _ => rng.next_u64(),
     }
 }
 

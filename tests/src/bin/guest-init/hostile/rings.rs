@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::function::{Function, Mapping, Place};
 use crate::mem::Pages;
-use crate::rng::Rng;
+use cumulet_tests::pattern::Rng;
 
 const PAGE: usize = 4096;
 /// Descriptors in a table. It fills half a page, so that a table or ring that begins at an odd
@@ -135,7 +135,7 @@ impl Device {
             // All that is offered, or only VERSION_1 with a random part of the rest.
             let version_1 = half & 1;
             let some = if rng.below(3) == 0 {
-                rng.next() | version_1
+                rng.next_u64() | version_1
             } else {
                 u64::MAX
             };
@@ -229,7 +229,7 @@ fn nowhere(rng: &mut Rng) -> u64 {
         0 => u64::MAX - rng.below(PAGE as u64),
         1 => 0xfee0_0000 + rng.below(PAGE as u64),
         2 => 0xd000_0000 + rng.below(1 << 28),
-        _ => rng.next() | 1 << 45,
+        _ => rng.next_u64() | 1 << 45,
     }
 }
 
@@ -306,7 +306,7 @@ impl Memory {
             let sector = if rng.below(2) == 0 {
                 rng.below(1 << 16)
             } else {
-                rng.next()
+                rng.next_u64()
             };
             let at = page * PAGE;
             bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(kind));
@@ -378,7 +378,7 @@ impl Memory {
     fn scribble(&self, rng: &mut Rng) {
         let table = [0, PAGE, 3 * PAGE][usize::try_from(rng.below(3)).unwrap_or(0)];
         let offset = usize::try_from(rng.below(PAGE as u64)).unwrap_or(0);
-        let byte = rng.next().to_le_bytes()[0];
+        let byte = rng.next_u64().to_le_bytes()[0];
         // Flags, next and the high byte of the length. A random address, or some pages more than
         // ours, could be the guest's own kernel, and it must live to go on with this.
         if table == PAGE || offset % 16 >= 11 {

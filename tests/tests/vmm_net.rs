@@ -1,0 +1,60 @@
+//! The network device on a tap of the test's own.
+
+use cumulet_tests::{Machine, net};
+use serde_json::json;
+
+const MAC: &str = "02:00:00:00:00:07";
+
+#[test]
+fn tcp_udp_and_icmp_with_offloads() {
+    net::enter_with_tap();
+    let mut machine = Machine::new().vcpus(2).tap("tap0", MAC);
+    machine.config["nets"][0]["mtu"] = json!(1400);
+    let mut vm = machine.start();
+    vm.hello();
+    let list = vm.guest(&json!({ "cmd": "net_list" }));
+    let nic = &list[0];
+    assert_eq!(nic["mac"], MAC, "{list}");
+    assert_eq!(nic["mtu"], 1400, "{list}");
+    for feature in ["tx_checksum", "rx_checksum", "scatter_gather", "tso", "gso"] {
+        assert_eq!(nic["features"][feature], true, "{feature} in {list}");
+    }
+    net::ip("link set tap0 mtu 1400");
+    vm.guest(&json!({
+        "cmd": "net_up", "name": nic["name"], "address": net::GUEST.to_string(), "prefix": net::PREFIX,
+    }));
+    let host = net::HOST.to_string();
+    // One byte, an odd number, one that must be fragmented.
+    for bytes in [1, 57, 4001] {
+        vm.guest(&json!({ "cmd": "icmp", "to": host, "bytes": bytes, "count": 2 }));
+    }
+    let port = net::udp_echo();
+    for bytes in [1, 1371, 1372, 20_000] {
+        vm.guest(&json!({ "cmd": "udp_echo", "to": format!("{host}:{port}"), "bytes": bytes, "count": 3 }));
+    }
+    let (port, echo) = net::tcp_echo_once();
+    let bytes = 16 << 20;
+    let moved = vm.guest(&json!({
+        "cmd": "tcp_connect", "to": format!("{host}:{port}"), "send": bytes, "receive": bytes, "seed": 3,
+    }));
+    assert_eq!(moved["received"], bytes);
+    assert_eq!(echo.join().expect("the echo"), bytes);
+    // Segmentation offload: far fewer packets than the MTU alone would make, both ways.
+    let after = vm.guest(&json!({ "cmd": "net_list" }));
+    for direction in ["tx_packets", "rx_packets"] {
+        let packets = after[0][direction].as_u64().expect("a number");
+        let plain = u64::try_from(bytes).expect("small") / 1348;
+        assert!(
+            packets < plain / 2,
+            "{direction}: {packets} packets, {plain} without offload"
+        );
+    }
+    // A reset with the tap open: the interface works as before.
+    let mut control = vm.control();
+    assert!(control.ask("stats").is_object());
+    vm.send(&json!({ "cmd": "end", "how": "poweroff" }));
+    let exit = vm.exit();
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+    // The tap is the test's and stays.
+    net::ip("link show tap0");
+}
