@@ -136,6 +136,12 @@ impl Machine {
         self
     }
 
+    /// The machine's own folder, gone with it.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Makes a sparse raw file of this size in the machine's folder and gives its path.
     ///
     /// # Panics

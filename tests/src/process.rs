@@ -4,7 +4,7 @@ use std::io::Read;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -60,6 +60,16 @@ impl Stream {
     pub fn wait_line<T>(
         &self,
         from: usize,
+        find: impl FnMut(&str) -> Option<T>,
+    ) -> Option<(T, usize)> {
+        self.wait_line_for(from, HANG_GUARD, find)
+    }
+
+    /// As [`Stream::wait_line`], for at most `patience`.
+    pub fn wait_line_for<T>(
+        &self,
+        from: usize,
+        patience: Duration,
         mut find: impl FnMut(&str) -> Option<T>,
     ) -> Option<(T, usize)> {
         let (said, news) = &*self.0;
@@ -78,7 +88,7 @@ impl Stream {
                     return Some((found, at));
                 }
             }
-            let left = HANG_GUARD.checked_sub(start.elapsed())?;
+            let left = patience.checked_sub(start.elapsed())?;
             if said.ended {
                 return None;
             }
@@ -89,7 +99,9 @@ impl Stream {
         }
     }
 
-    fn wait_end(&self) -> bool {
+    /// Waits until everything is read; `false` when the hang guard fired.
+    #[must_use]
+    pub fn wait_end(&self) -> bool {
         let (said, news) = &*self.0;
         let guard = said.lock().unwrap_or_else(PoisonError::into_inner);
         let (guard, _) = news

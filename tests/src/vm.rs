@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -79,6 +80,19 @@ impl Vm {
         }
     }
 
+    /// What became of a guest that was given a command which may be its end: its answer, or `None`
+    /// when the machine rebooted, ended or said nothing for so long.
+    pub fn outcome(&mut self, patience: Duration) -> Option<Value> {
+        let look = |line: &str| match line.strip_prefix("@@") {
+            Some(answer) => Some(serde_json::from_str(answer).ok()),
+            None => line.starts_with("HELLO").then_some(None),
+        };
+        let found = self.process.stdout.wait_line_for(self.seen, patience, look);
+        let (answer, seen) = found?;
+        self.seen = seen;
+        answer
+    }
+
     /// Gives the guest a command that it will not answer.
     ///
     /// # Panics
@@ -133,6 +147,16 @@ impl Vm {
     #[must_use]
     pub fn console(&self) -> String {
         self.process.stdout.text()
+    }
+
+    /// Everything on the console of a VMM that has ended: waits until its output is read.
+    ///
+    /// # Panics
+    /// When the output does not end.
+    #[must_use]
+    pub fn console_at_end(&self) -> String {
+        assert!(self.process.stdout.wait_end(), "the console does not end");
+        self.console()
     }
 
     /// Forgets what was on the console: waits look at what comes from now on.

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use crate::{bench, disk, hostile, net, net_if, power, system, torture};
+use crate::{bench, disk, hostile, journal, net, net_if, power, system, torture};
 
 /// The arguments of a command: the JSON object that is the whole line.
 pub(crate) struct Args(Value);
@@ -69,6 +69,8 @@ fn obey(line: &str) -> Result<Value> {
         "discard" => disk::discard(&args),
         "zeroout" => disk::zeroout(&args),
         "torture" => torture::run(&args),
+        "journal" => journal::run(&args),
+        "journal_verify" => journal::verify(&args),
         "bench" => bench::run(&args),
         "exec" => system::exec(&args),
         "net_list" => net_if::list(),

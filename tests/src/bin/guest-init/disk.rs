@@ -68,7 +68,11 @@ fn names() -> Result<Vec<String>> {
 
 /// The device file of the disk with this serial number (or, failing that, this name).
 pub(crate) fn find(args: &Args) -> Result<PathBuf> {
-    let wanted = args.text("disk")?;
+    find_by(args.text("disk")?)
+}
+
+/// As [`find`], by the serial number itself.
+pub(crate) fn find_by(wanted: &str) -> Result<PathBuf> {
     for name in names()? {
         let serial = sysfs(&Path::new("/sys/block").join(&name).join("serial"));
         if serial.as_deref() == Some(wanted) || name == wanted {

@@ -12,6 +12,7 @@ mod command;
 mod console;
 mod disk;
 mod hostile;
+mod journal;
 mod mem;
 mod net;
 mod net_if;
