@@ -154,13 +154,6 @@ pub fn run() -> Result<Fitness, Unfit> {
 /// As [`run`].
 pub fn run_on(device: &Path) -> Result<Fitness, Unfit> {
     let kvm = open(device)?;
-    let version = kvm.get_api_version();
-    if version != 12 {
-        return Err(Unfit::ApiVersion {
-            path: device.to_path_buf(),
-            version,
-        });
-    }
     let missing: Vec<_> = REQUIRED
         .iter()
         .filter(|(cap, _)| !kvm.check_extension(*cap))
@@ -176,6 +169,7 @@ pub fn run_on(device: &Path) -> Result<Fitness, Unfit> {
     })
 }
 
+/// Opens a device node and makes sure that it is KVM's.
 pub(crate) fn open(device: &Path) -> Result<Kvm, Unfit> {
     use std::os::unix::ffi::OsStrExt;
     let fault = |source: io::Error| match source.kind() {
@@ -192,7 +186,14 @@ pub(crate) fn open(device: &Path) -> Result<Kvm, Unfit> {
     };
     let path = std::ffi::CString::new(device.as_os_str().as_bytes())
         .map_err(|_| fault(io::ErrorKind::InvalidInput.into()))?;
-    Kvm::new_with_path(path).map_err(|e| fault(e.into()))
+    let kvm = Kvm::new_with_path(path).map_err(|e| fault(e.into()))?;
+    match kvm.get_api_version() {
+        12 => Ok(kvm),
+        version => Err(Unfit::ApiVersion {
+            path: device.to_path_buf(),
+            version,
+        }),
+    }
 }
 
 #[cfg(test)]

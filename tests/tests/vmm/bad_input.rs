@@ -72,7 +72,7 @@ fn configurations_that_cannot_be() {
                 .map(|n| disk(&format!("d{n}"), &format!("/{n}")))
                 .collect();
         }),
-        &["disks", "40", "slots"],
+        &["disks", "41 devices", "slots"],
     );
     says(
         &refused(|config| {
@@ -163,8 +163,8 @@ fn files_that_are_not_there_or_not_right() {
         &refused(move |config| config["boot"]["kernel"]["initrd"] = json!(large)),
         &["memory_mib"],
     );
-    // A disk whose size is no number of sectors.
-    let odd = write("odd", &[0; 700]);
+    // A disk of less than a sector.
+    let odd = write("odd", &[0; 100]);
     says(
         &refused(move |config| config["disks"] = json!([{ "path": odd, "serial": "d" }])),
         &["disks[0]", "512"],
