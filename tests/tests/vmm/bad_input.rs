@@ -157,6 +157,11 @@ fn files_that_are_not_there_or_not_right() {
     let mut image = vec![0; 4096];
     image[56..60].copy_from_slice(b"ARM\x64");
     says(&kernel(&write("arm64", &image)), &["kernel", "aarch64"]);
+    // Debian 12's kernel says itself that 64 MiB are too few.
+    says(
+        &refused(|config| config["memory_mib"] = json!(64)),
+        &["memory_mib", "needs", "64"],
+    );
     // An initrd that does not fit into the guest's memory.
     let large = cumulet_tests::machine::raw_file(&dir.path().join("large"), 200 << 20);
     says(

@@ -47,10 +47,11 @@ fn ram_mib(system: &Value) -> u64 {
     bytes.div_ceil(1 << 20)
 }
 
-/// One CPU and the least memory; everything that can be asked of one guest: identity, PCI, clocks.
+/// One CPU and the least memory, with the newest of Debian's kernels that boots in it; everything
+/// that can be asked of one guest: identity, PCI, clocks.
 #[test]
 fn smallest_machine_with_identity() {
-    let mut machine = Machine::new().memory_mib(64);
+    let mut machine = Machine::new().kernel("5.10").memory_mib(64);
     machine.config["smbios"] = json!({
         "uuid": "ec2e1916-9099-7caf-fd21-012345abcdef",
         "vendor": "Amazon EC2",
@@ -64,7 +65,7 @@ fn smallest_machine_with_identity() {
         .cmdline("cumulet.test=yes")
         .disk(&disk, "vol-1")
         .start();
-    assert!(vm.hello().starts_with("6.1."));
+    assert!(vm.hello().starts_with("5.10."));
     let system = vm.guest(&json!({ "cmd": "system" }));
     check_cpus(&system, 1);
     assert_eq!(ram_mib(&system), 64);

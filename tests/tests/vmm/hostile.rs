@@ -36,11 +36,11 @@ impl Bystander {
 struct Attacker(Vm);
 
 impl Attacker {
-    fn start(vcpus: u64) -> Self {
+    fn start() -> Self {
         cumulet_tests::net::enter_with_tap();
         let machine = Machine::new()
             .reboots()
-            .vcpus(vcpus)
+            .vcpus(2)
             .cmdline("iomem=relaxed")
             .tap("tap0", "02:00:00:00:00:07");
         let disk = machine.raw_file("victim", 8 << 20);
@@ -58,7 +58,7 @@ impl Attacker {
         let command = json!({ "cmd": "hostile", "stage": stage, "seed": seed, "rounds": rounds });
         eprintln!("{command}");
         self.0.send(&command);
-        let outcome = self.0.outcome(std::time::Duration::from_secs(60));
+        let outcome = self.0.outcome(std::time::Duration::from_secs(120));
         eprintln!("  {outcome:?}");
         outcome
     }
@@ -121,9 +121,9 @@ fn garbage_rings() {
     let dir = tempfile::tempdir().expect("a folder");
     let disk = cumulet_tests::machine::raw_file(&dir.path().join("data"), 4 << 20);
     let mut bystander = Bystander::start(&disk);
-    let mut attacker = Attacker::start(1);
+    let mut attacker = Attacker::start();
     for seed in 1..=3 {
-        attacker.attack("rings", seed, 100);
+        attacker.attack("rings", seed, 60);
         bystander.is_unharmed(seed);
         bystander.write(seed + 1);
     }
@@ -137,7 +137,7 @@ fn garbage_registers() {
     let dir = tempfile::tempdir().expect("a folder");
     let disk = cumulet_tests::machine::raw_file(&dir.path().join("data"), 4 << 20);
     let mut bystander = Bystander::start(&disk);
-    let mut attacker = Attacker::start(2);
+    let mut attacker = Attacker::start();
     for (stage, rounds) in [
         ("registers", 2000),
         ("ports", 5000),
