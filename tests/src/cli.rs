@@ -192,7 +192,7 @@ impl Drop for Home {
             .unwrap_or_default();
         for instance in list["Instances"].as_array().into_iter().flatten() {
             if let Some(id) = instance["InstanceId"].as_str() {
-                let _ = self.command(&["terminate", id, "--force"]).output();
+                let _ = self.command(&["terminate", id]).output();
             }
         }
         let _ = std::fs::remove_dir_all(&self.dir);

@@ -91,7 +91,7 @@ fn first_boot_stop_start_terminate() {
         "--metadata-options",
         "http-tokens=required,instance-tags=enabled",
         "--cmdline",
-        "quiet cryptomgr.notests panic=-1",
+        "panic=-1 systemd.default_timeout_start_sec=1200",
     ]);
     let instance = launched.ok().json()["Instances"][0].take();
     let id = instance["InstanceId"]
