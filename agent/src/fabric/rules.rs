@@ -21,6 +21,7 @@ pub(super) fn ruleset(config: &FabricConfig) -> String {
         .map(ToString::to_string)
         .collect();
     let (dns, gateway) = (dns.join(", "), config.gateway());
+    let vpc_dns = config.dns();
     let subnet = config.subnet;
     let _ = write!(
         text,
@@ -34,7 +35,7 @@ table inet cumulet {{
     chain input {{
         type filter hook input priority filter; policy drop;
         iif lo accept
-        iifname "{BRIDGE}" ip daddr 169.254.0.0/16 update @link_local_budget {{ ip saddr limit rate over {LINK_LOCAL_PACKETS}/second burst {LINK_LOCAL_PACKETS} packets }} drop
+        iifname "{BRIDGE}" ip daddr {{ 169.254.0.0/16, {vpc_dns} }} update @link_local_budget {{ ip saddr limit rate over {LINK_LOCAL_PACKETS}/second burst {LINK_LOCAL_PACKETS} packets }} drop
         ct state established,related accept
         ct state invalid drop
         iifname "{BRIDGE}" jump services

@@ -105,6 +105,12 @@ pub(crate) fn imds() {
                 read_from(metadata)
             });
             assert_eq!(on_link.await.expect("on the link"), ip(n).to_string());
+            // Each address has its own budget of packets to link-local services.
+            let budgets = output_of("nft list set inet cumulet link_local_budget");
+            assert!(
+                budgets.contains(&format!("{} limit rate", ip(n))),
+                "{budgets}"
+            );
         }
     });
 }

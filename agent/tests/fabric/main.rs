@@ -118,6 +118,11 @@ const CASES: &[Case] = &[
         uplink::none,
     ),
     case(
+        "without_a_network_on_the_host_guests_still_run",
+        Needs::Root,
+        uplink::offline,
+    ),
+    case(
         "the_end_of_pasta_is_noticed",
         Needs::Nothing,
         uplink::pasta_killed,

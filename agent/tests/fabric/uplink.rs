@@ -160,6 +160,26 @@ pub(crate) fn none() {
     });
 }
 
+/// A host without any network, a laptop in a train.
+pub(crate) fn offline() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("unshare");
+    let config = EnterConfig {
+        uplink: UplinkMode::Pasta,
+        ..EnterConfig::default()
+    };
+    on_fabric(&config, 1, async |fabric| {
+        // Newer versions of pasta start even so.
+        if let UplinkState::Down(why) = fabric.uplink_settled().await {
+            assert!(why.contains("routable interface"), "{why}");
+        }
+        let guest = Guest::with_address(&fabric, 0).await;
+        let ping = guest
+            .run(|| output_of("busybox ping -c1 -W20 172.31.0.1"))
+            .await;
+        assert!(ping.contains("1 packets received"), "{ping}");
+    });
+}
+
 pub(crate) fn pasta_killed() {
     on_fabric(
         &EnterConfig {
