@@ -266,12 +266,13 @@ fn verify(store: &AmiStore, output: Output, args: &ImageNames) -> Result<u8> {
     Ok(0)
 }
 
-/// A progress bar in bytes, a spinner while there are none to count.
-struct Bar(ProgressBar);
+/// A progress bar in bytes, a spinner while there are none to count. Where no person watches a
+/// terminal, only steps are told, a line each.
+struct Bar(ProgressBar, Output);
 
 impl Bar {
     fn new(output: Output, what: &str) -> Self {
-        Self(output.spinner(what))
+        Self(output.spinner(what), output)
     }
 
     fn show(&self, progress: Progress) {
@@ -286,6 +287,9 @@ impl Bar {
     }
 
     fn step(&self, step: &str) {
+        if self.0.is_hidden() {
+            self.1.note(step);
+        }
         self.0.set_message(step.to_owned());
     }
 

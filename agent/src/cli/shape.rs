@@ -177,8 +177,10 @@ pub(super) fn text(record: &Record, folder: &Path) -> String {
     lines.push((
         "type",
         format!(
-            "{} ({} vCPUs, {memory})",
-            record.hardware.instance_type, record.hardware.vcpus
+            "{} ({} vCPU{}, {memory})",
+            record.hardware.instance_type,
+            record.hardware.vcpus,
+            if record.hardware.vcpus == 1 { "" } else { "s" }
         ),
     ));
     if let Some(image) = &record.image {

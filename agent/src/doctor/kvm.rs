@@ -55,14 +55,28 @@ pub(super) fn guest() -> Check {
     const NAME: &str = "kvm guest";
     match probe::run() {
         Ok(fitness) => Check::ok(NAME, fitness.to_string()),
-        Err(unfit) => {
-            let mut found = unfit.to_string();
+        Err(unfit) => Check::fail(NAME, found(&unfit), mend(&unfit)),
+    }
+}
+
+/// What is wrong, without the mend that the probe's own message holds.
+fn found(unfit: &Unfit) -> String {
+    match unfit {
+        Unfit::Absent(path) => format!("{} does not exist: KVM is not loaded", path.display()),
+        Unfit::Forbidden(path) => format!("no permission to open {}", path.display()),
+        Unfit::Busy => "something else uses the processor's virtualisation".to_owned(),
+        Unfit::Capabilities(missing) => format!("this KVM lacks {}", missing.join(", ")),
+        Unfit::Instruction { stage, detail } => format!(
+            "the test guest failed at {stage} ({detail}): a software KVM, or an incomplete nested one"
+        ),
+        Unfit::ApiVersion { .. } | Unfit::Open { .. } | Unfit::Setup { .. } => {
+            let mut text = unfit.to_string();
             let mut cause = unfit.source();
             while let Some(error) = cause {
-                found = format!("{found}: {error}");
+                text = format!("{text}: {error}");
                 cause = error.source();
             }
-            Check::fail(NAME, found, mend(&unfit))
+            text
         }
     }
 }
@@ -78,8 +92,9 @@ fn mend(unfit: &Unfit) -> &'static str {
             "boot a distribution kernel of 5.10 or later with its own KVM modules"
         }
         Unfit::Instruction { .. } => {
-            "use a host with hardware virtualisation (vmx or svm in /proc/cpuinfo); to try cumulet \
-             on this one, `cargo xtask host shell` gives an emulated host"
+            "use a host with VT-x, AMD-V or EL2 (vmx or svm in /proc/cpuinfo), or switch nested \
+             virtualisation on; to try cumulet on this one, `cargo xtask host shell` gives an \
+             emulated host"
         }
         Unfit::Open { .. } | Unfit::Setup { .. } => {
             "look at `dmesg`; the KVM modules of another kernel or hypervisor may be in the way"
