@@ -7,6 +7,7 @@
 
 pub mod cli;
 pub mod control;
+pub mod cumulet;
 pub mod elf;
 pub mod machine;
 pub mod net;

@@ -1,9 +1,6 @@
 //! An unmodified Debian: its own cloud-init finds EC2, and stop and start are EC2's.
 
-#[path = "../instance/cli.rs"]
-mod cli;
-
-use cli::{Cumulet, folder, text};
+use cumulet_tests::cumulet::{Cumulet, folder, text};
 
 const USER_DATA: &str = "#!/bin/sh
 id -u > /root/user-data-uid

@@ -1,12 +1,10 @@
 //! Instances with small real guests, by the command line: what survives what, who is killed when,
 //! and that instances are apart.
 
-mod cli;
-
 use std::io::Read;
 use std::net::TcpStream;
 
-use cli::{Cumulet, Guest, text, until};
+use cumulet_tests::cumulet::{Cumulet, Guest, text, until};
 use serde_json::{Value, json};
 
 const MIB: u64 = 1 << 20;
@@ -18,11 +16,11 @@ fn serial(cumulet: &Cumulet, id: &str) -> String {
 }
 
 fn write(guest: &mut Guest, disk: &str, seed: u64) {
-    guest.ask(json!({ "cmd": "write", "disk": disk, "offset": 0, "len": MIB, "seed": seed, "fsync": true }));
+    guest.ask(&json!({ "cmd": "write", "disk": disk, "offset": 0, "len": MIB, "seed": seed, "fsync": true }));
 }
 
 fn holds(guest: &mut Guest, disk: &str, seed: Option<u64>) {
-    guest.ask(json!({ "cmd": "verify", "disk": disk, "offset": 0, "len": MIB, "seed": seed }));
+    guest.ask(&json!({ "cmd": "verify", "disk": disk, "offset": 0, "len": MIB, "seed": seed }));
 }
 
 #[test]
@@ -32,7 +30,7 @@ fn stop_start_and_reboot_keep_what_ec2_keeps() {
     let volume = serial(&cumulet, &id);
     let before = cumulet.describe(&id);
     let mut guest = Guest::join(&cumulet, &id);
-    let dmi = guest.ask(json!({ "cmd": "dmi" }));
+    let dmi = guest.ask(&json!({ "cmd": "dmi" }));
     assert_eq!(dmi["id"]["board_asset_tag"], id.as_str());
     assert!(text(&dmi["id"]["product_uuid"]).starts_with("ec2"));
     assert_eq!(dmi["oem_strings"][0], "cumulet");
@@ -126,14 +124,14 @@ fn a_published_port_leads_to_the_guest() {
 
 fn net_up(cumulet: &Cumulet, id: &str, guest: &mut Guest) -> String {
     let address = text(&cumulet.describe(id)["PrivateIpAddress"]);
-    guest.ask(json!({
+    guest.ask(&json!({
         "cmd": "net_up", "name": "eth0", "address": address, "prefix": 20, "gateway": "172.31.0.1",
     }));
     address
 }
 
 fn http(guest: &mut Guest, method: &str, path: &str, headers: Value) -> Value {
-    guest.ask(json!({
+    guest.ask(&json!({
         "cmd": "http", "to": "169.254.169.254:80", "method": method, "path": path,
         "headers": headers,
     }))

@@ -14,7 +14,12 @@ use serde_json::Value;
 /// A hang guard: emulated guests on a loaded machine are slow.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-pub(crate) fn folder(variable: &str) -> PathBuf {
+/// The folder that the runner names in this variable.
+///
+/// # Panics
+/// When it is not set.
+#[must_use]
+pub fn folder(variable: &str) -> PathBuf {
     match env::var_os(variable) {
         Some(folder) => folder.into(),
         None => panic!("{variable} is not set: run this by `cargo xtask test`"),
@@ -22,34 +27,44 @@ pub(crate) fn folder(variable: &str) -> PathBuf {
 }
 
 /// A state folder. What a test leaves in it is terminated at the end.
-pub(crate) struct Cumulet {
+pub struct Cumulet {
     home: PathBuf,
     own: bool,
 }
 
 impl Cumulet {
     /// An empty state folder.
-    pub(crate) fn new(name: &str) -> Self {
+    #[must_use]
+    pub fn new(name: &str) -> Self {
         let home = env::temp_dir().join(format!("cumulet-{name}-{}", std::process::id()));
         Self { home, own: true }
     }
 
     /// A state folder that is there.
-    pub(crate) fn at(home: PathBuf) -> Self {
+    #[must_use]
+    pub fn at(home: PathBuf) -> Self {
         Self { home, own: false }
     }
 
-    pub(crate) fn instance(&self, id: &str) -> PathBuf {
+    /// The folder of an instance.
+    #[must_use]
+    pub fn instance(&self, id: &str) -> PathBuf {
         self.home.join("instances").join(id)
     }
 
-    pub(crate) fn command(&self, args: &[&str]) -> Command {
+    /// A command, not yet started.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(folder("CUMULET_BIN_DIR").join("cumulet"));
         command.arg("--home").arg(&self.home).args(args);
         command
     }
 
-    pub(crate) fn try_run(&self, args: &[&str]) -> Output {
+    /// Runs a command to its end, whatever it is.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn try_run(&self, args: &[&str]) -> Output {
         eprintln!("$ cumulet {}", args.join(" "));
         let output = self.command(args).stdin(Stdio::null()).output().unwrap();
         eprint!("{}", String::from_utf8_lossy(&output.stdout));
@@ -58,33 +73,54 @@ impl Cumulet {
     }
 
     /// Runs a command that must work; gives its standard output.
+    ///
+    /// # Panics
+    /// When it fails.
     #[track_caller]
-    pub(crate) fn run(&self, args: &[&str]) -> String {
+    pub fn run(&self, args: &[&str]) -> String {
         let output = self.try_run(args);
         assert!(output.status.success(), "{}", output.status);
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Runs a command that must work; gives its result.
+    ///
+    /// # Panics
+    /// When it fails.
     #[track_caller]
-    pub(crate) fn json(&self, args: &[&str]) -> Value {
+    #[must_use]
+    pub fn json(&self, args: &[&str]) -> Value {
         let mut all = vec!["--output", "json"];
         all.extend(args);
         serde_json::from_str(&self.run(&all)).unwrap()
     }
 
+    /// What EC2's DescribeInstances would say of an instance.
+    ///
+    /// # Panics
+    /// When there is no such instance.
     #[track_caller]
-    pub(crate) fn describe(&self, id: &str) -> Value {
+    #[must_use]
+    pub fn describe(&self, id: &str) -> Value {
         self.json(&["describe", id])["Instances"][0].clone()
     }
 
+    /// The name of its state.
+    ///
+    /// # Panics
+    /// When there is no such instance.
     #[track_caller]
-    pub(crate) fn state(&self, id: &str) -> String {
+    #[must_use]
+    pub fn state(&self, id: &str) -> String {
         text(&self.describe(id)["State"]["Name"])
     }
 
     /// Launches a test guest that is kept; gives its id.
+    ///
+    /// # Panics
+    /// When it does not start.
     #[track_caller]
-    pub(crate) fn launch_guest(&self, more: &[&str]) -> String {
+    pub fn launch_guest(&self, more: &[&str]) -> String {
         let payload = folder("CUMULET_PAYLOAD_DIR").join("kernels/6.1");
         let (kernel, initrd) = (payload.join("vmlinuz"), payload.join("initrd"));
         let mut args = vec!["run", "--keep", "--vcpus", "1", "--memory", "256M"];
@@ -96,8 +132,12 @@ impl Cumulet {
         text(&self.json(&args)["Instances"][0]["InstanceId"])
     }
 
-    /// Kills the processes of an instance whose command line says `what`.
-    pub(crate) fn kill(&self, id: &str, what: &str) {
+    /// Kills (`kill -9`) the `supervisor` of an instance, or its child whose command line says
+    /// `what`.
+    ///
+    /// # Panics
+    /// When there is no such process.
+    pub fn kill(&self, id: &str, what: &str) {
         let supervisor = processes()
             .into_iter()
             .find(|process| process.line.contains("__supervise") && process.line.contains(id))
@@ -140,7 +180,12 @@ impl Drop for Cumulet {
     }
 }
 
-pub(crate) fn text(value: &Value) -> String {
+/// A JSON value that must be text.
+///
+/// # Panics
+/// When it is not.
+#[must_use]
+pub fn text(value: &Value) -> String {
     match value.as_str() {
         Some(text) => text.to_owned(),
         None => panic!("{value} is not text"),
@@ -170,8 +215,11 @@ fn processes() -> Vec<Process> {
 }
 
 /// Waits until it is so.
+///
+/// # Panics
+/// When it does not get so.
 #[track_caller]
-pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
+pub fn until(what: &str, mut so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !so() {
         assert!(Instant::now() < end, "gave up waiting for {what}");
@@ -180,7 +228,7 @@ pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
 }
 
 /// The test guest behind a console (docs/guest-payload.md).
-pub(crate) struct Guest {
+pub struct Guest {
     child: Child,
     input: ChildStdin,
     lines: Receiver<String>,
@@ -190,8 +238,11 @@ pub(crate) struct Guest {
 impl Guest {
     /// Joins the console of a guest that boots; must be the first to do so on this boot, because
     /// old answers would be replayed. Waits until the guest takes commands.
+    ///
+    /// # Panics
+    /// When the guest does not boot.
     #[track_caller]
-    pub(crate) fn join(cumulet: &Cumulet, id: &str) -> Self {
+    pub fn join(cumulet: &Cumulet, id: &str) -> Self {
         let mut child = cumulet
             .command(&["console", id])
             .stdin(Stdio::piped())
@@ -221,8 +272,11 @@ impl Guest {
     }
 
     /// The next line that begins so.
+    ///
+    /// # Panics
+    /// When there is none.
     #[track_caller]
-    pub(crate) fn wait_for(&mut self, start: &str) -> String {
+    pub fn wait_for(&mut self, start: &str) -> String {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) => {
@@ -242,15 +296,22 @@ impl Guest {
         }
     }
 
-    pub(crate) fn send(&mut self, command: &Value) {
+    /// Sends a command and does not wait.
+    ///
+    /// # Panics
+    /// When the console has ended.
+    pub fn send(&mut self, command: &Value) {
         eprintln!("to the guest: {command}");
         writeln!(self.input, "{command}").unwrap();
     }
 
     /// Sends a command that must work; gives the answer.
+    ///
+    /// # Panics
+    /// When it does not work.
     #[track_caller]
-    pub(crate) fn ask(&mut self, command: Value) -> Value {
-        self.send(&command);
+    pub fn ask(&mut self, command: &Value) -> Value {
+        self.send(command);
         let line = self.wait_for("@@");
         let answer: Value = serde_json::from_str(&line[2..]).unwrap();
         assert!(answer.get("ok").is_some(), "{command}: {answer}");
