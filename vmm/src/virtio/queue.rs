@@ -7,10 +7,15 @@ use std::sync::atomic::{Ordering, fence};
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::chain::{Chain, GuestFault};
 use super::{Link, Ram};
+
+/// How a queue's event is watched. Every signal is reported once, so that nobody has to read the
+/// event's counter: one system call less for each notification.
+pub const KICK: EventSet = EventSet::IN.union(EventSet::EDGE_TRIGGERED);
 
 /// One active queue.
 pub struct VirtQueue {
@@ -38,7 +43,7 @@ impl VirtQueue {
         }
     }
 
-    /// The event that the driver's notifications signal.
+    /// The event that the driver's notifications signal; to be watched for [`KICK`].
     #[must_use]
     pub fn kick(&self) -> &EventFd {
         &self.kick
@@ -50,15 +55,9 @@ impl VirtQueue {
         self.queue.size()
     }
 
-    /// Takes the notification, so that the event loop does not report it again.
-    pub fn acknowledge_kick(&self) {
-        // An error says that nobody kicked, which is as good.
-        let _ = self.kick.read();
-    }
-
     /// Makes the event loop call the handler again, for work left over.
     pub fn kick_again(&self) {
-        // Fails only when the event is signalled already.
+        // Fails only after 2^64 signals without a reset.
         let _ = self.kick.write(1);
     }
 

@@ -17,6 +17,7 @@ use super::ring::Ring;
 use crate::config::DiskEngine;
 use crate::event_loop::{EventLoopHandle, SharedHandler, Token, lock};
 use crate::virtio::chain::GuestFault;
+use crate::virtio::queue::KICK;
 use crate::virtio::{
     Activation, DeviceKind, VirtioDevice, device_id, has_feature, read_config_bytes,
 };
@@ -175,11 +176,12 @@ impl VirtioDevice for Blk {
             tokens: Vec::new(),
             handler,
         });
-        let ring_source = ring_fd.map(|fd| (RING_SOURCE, fd));
-        for (source, fd) in kicks.into_iter().chain(ring_source) {
+        let kicks = kicks.into_iter().map(|(source, fd)| (source, fd, KICK));
+        let ring = ring_fd.map(|fd| (RING_SOURCE, fd, EventSet::IN));
+        for (source, fd, events) in kicks.chain(ring) {
             let token = running
                 .events
-                .add(&fd, EventSet::IN, Arc::clone(&shared), source)?;
+                .add(&fd, events, Arc::clone(&shared), source)?;
             running.tokens.push(token);
         }
         Ok(())

@@ -463,9 +463,6 @@ impl EventHandler for BlkHandler {
             self.reap().and_then(|()| self.announce())
         } else {
             let index = u16::try_from(source).unwrap_or(u16::MAX);
-            if let Ok(served) = self.served(index) {
-                served.queue.acknowledge_kick();
-            }
             if self.stopped || self.link.failed() {
                 return;
             }

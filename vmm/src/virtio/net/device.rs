@@ -17,6 +17,7 @@ use super::handler::{Mode, NetHandler, Parts, RECEIVE, TAP, TRANSMIT};
 use super::{Mac, NetBackend, NetMetrics, Offloads};
 use crate::event_loop::{EventLoopHandle, SharedHandler, Token, lock};
 use crate::virtio::chain::GuestFault;
+use crate::virtio::queue::KICK;
 use crate::virtio::{
     Activation, DeviceKind, VirtioDevice, device_id, feature_set, has_feature, read_config_bytes,
 };
@@ -169,7 +170,7 @@ impl VirtioDevice for Net {
         });
         let events = &running.events;
         for (fd, source) in kicks {
-            let token = events.add(&fd, EventSet::IN, Arc::clone(&shared), source)?;
+            let token = events.add(&fd, KICK, Arc::clone(&shared), source)?;
             running.kicks.push(token);
         }
         // Held while the tap is added, so that no frame comes before the handler knows its token.

@@ -403,11 +403,6 @@ fn retry(call: impl Fn() -> isize) -> io::Result<usize> {
 
 impl EventHandler for NetHandler {
     fn ready(&mut self, source: u64, events: EventSet) {
-        match source {
-            RECEIVE => self.receive.acknowledge_kick(),
-            TRANSMIT => self.transmit.acknowledge_kick(),
-            _ => {}
-        }
         if self.stopped {
             return;
         }

@@ -5,12 +5,12 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
-use vmm_sys_util::epoll::EventSet;
 
 use super::RngMetrics;
 use super::handler::RngHandler;
 use crate::event_loop::{EventLoopHandle, Token};
 use crate::virtio::chain::GuestFault;
+use crate::virtio::queue::KICK;
 use crate::virtio::{Activation, DeviceKind, VirtioDevice, device_id};
 
 /// Entries of the one queue.
@@ -62,9 +62,7 @@ impl VirtioDevice for Rng {
             activation.link,
             Arc::clone(&self.metrics),
         )));
-        let token = activation
-            .events
-            .add(&kick, EventSet::IN, handler.clone(), 0)?;
+        let token = activation.events.add(&kick, KICK, handler.clone(), 0)?;
         self.running = Some((activation.events, token, handler));
         Ok(())
     }

@@ -106,7 +106,6 @@ fn fill(range: &libc::iovec) -> usize {
 
 impl EventHandler for RngHandler {
     fn ready(&mut self, _source: u64, _events: EventSet) {
-        self.queue.acknowledge_kick();
         if self.link.failed() {
             return;
         }
