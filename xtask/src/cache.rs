@@ -1,7 +1,7 @@
 //! The user's cache folder: things that are costly to make, keyed by a digest of their recipe.
 //!
 //! Rules: an entry appears under its final name only when it is complete (atomic rename); one lock file per kind of
-//! entry keeps two builds from colliding; a newer recipe replaces the entries of older ones.
+//! entry keeps two builds from colliding; entries that no checkout has used for days go when a new one is made.
 
 use anyhow::{Context as _, Result};
 use nix::fcntl::{Flock, FlockArg};
@@ -9,6 +9,10 @@ use sha2::{Digest as _, Sha256};
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// So long an entry stays that nobody uses: other checkouts may have other recipes.
+const KEEP: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// `$XDG_CACHE_HOME/cumulet` or `~/.cache/cumulet`, made when missing, for this user alone.
 pub(crate) fn root() -> Result<PathBuf> {
@@ -68,16 +72,17 @@ pub(crate) fn lock(path: &Path) -> Result<Flock<File>> {
 }
 
 /// The directory `KIND-KEY` of the cache, made by `build` (which gets an empty directory to fill) when it is missing.
-/// Entries of the same kind under older keys are removed after a successful build when `sole` is set.
+/// With `costly` entries of the same kind that nobody has used for [`KEEP`] are removed after a build.
 pub(crate) fn entry(
     kind: &str,
     key: &str,
-    sole: bool,
+    costly: bool,
     build: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
     let root = root()?;
     let entry = root.join(format!("{kind}-{key}"));
     if entry.is_dir() {
+        mark_used(&entry);
         return Ok(entry);
     }
     let _lock = lock(&root.join(format!("{kind}.lock")))?;
@@ -95,10 +100,16 @@ pub(crate) fn entry(
         let _ = fs::remove_dir_all(&partial);
     })?;
     fs::rename(&partial, &entry).with_context(|| format!("cannot complete {}", entry.display()))?;
-    if sole {
+    if costly {
         remove_older(&root, kind, &entry)?;
     }
     Ok(entry)
+}
+
+/// The directory's time is that of its last use.
+fn mark_used(entry: &Path) {
+    // A cache that cannot be written is still good to read.
+    let _ = File::open(entry).and_then(|dir| dir.set_modified(SystemTime::now()));
 }
 
 fn remove_older(root: &Path, kind: &str, keep: &Path) -> Result<()> {
@@ -112,10 +123,45 @@ fn remove_older(root: &Path, kind: &str, keep: &Path) -> Result<()> {
             .strip_prefix(kind)
             .and_then(|rest| rest.strip_prefix('-'))
             .is_some_and(|key| key.len() == 16 && key.bytes().all(|b| b.is_ascii_hexdigit()));
-        if is_kind && path != keep {
+        let age = fs::metadata(&path)
+            .and_then(|meta| meta.modified())
+            .ok()
+            .and_then(|used| used.elapsed().ok());
+        if is_kind && path != keep && age.is_some_and(|age| age > KEEP) {
             fs::remove_dir_all(&path)
                 .with_context(|| format!("cannot remove the old {}", path.display()))?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_entries_long_unused_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str, age: Duration| {
+            let path = dir.path().join(name);
+            fs::create_dir(&path).unwrap();
+            let time = SystemTime::now() - age;
+            File::open(&path).unwrap().set_modified(time).unwrap();
+            path
+        };
+        let old = KEEP + Duration::from_secs(60);
+        let keep = make("kernel-0123456789abcdef", old);
+        let used = make("kernel-0123456789abcde0", Duration::ZERO);
+        let unused = make("kernel-0123456789abcde1", old);
+        let other = make("kernel-6.1-0123456789abcdef", old);
+        remove_older(dir.path(), "kernel", &keep).unwrap();
+        assert!(keep.exists() && used.exists() && other.exists());
+        assert!(!unused.exists());
+    }
+
+    #[test]
+    fn keys_tell_parts_apart() {
+        assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
+        assert_eq!(key(&["a"]).len(), 16);
+    }
 }

@@ -72,10 +72,13 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
         }
         return page;
     }
-    demo.cumulet(&["terminate", INSTANCE])?;
-    step("the instance is gone");
+    let ended = demo.cumulet(&["terminate", INSTANCE]);
+    if ended.is_ok() {
+        step("the instance is gone");
+    }
     host.end()?;
-    page
+    // What went wrong first is what matters.
+    page.and(ended)
 }
 
 struct Demo<'a> {

@@ -49,6 +49,7 @@ const ROOT_SIZE: &str = "6G";
 const L1INIT: &str = "#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 mount -t devtmpfs devtmpfs /dev
+exec </dev/console >/dev/console 2>&1
 mount -t ext4 -o ro /dev/nvme0n3 /mnt
 exec /mnt/xtask l1-init
 ";
@@ -76,7 +77,7 @@ pub(crate) fn ensure() -> Result<Image> {
         _ => "bookworm".to_owned(),
     };
     let packages = PACKAGES.join(",");
-    let recipe = ["2", &suite, &packages, USER, ROOT_SIZE, L1INIT, PINS];
+    let recipe = ["3", &suite, &packages, USER, ROOT_SIZE, L1INIT, PINS];
     let dir = cache::entry("l1-image", &cache::key(&recipe), true, |dir| {
         build(dir, &suite, &packages)
     })?;
@@ -130,9 +131,9 @@ fn build(dir: &Path, suite: &str, packages: &str) -> Result<()> {
         );
     }
     // Under `unshare` root is this user and the other owners are its subordinate ids, which is how tar can give the
-    // files their owners and mke2fs can record them.
+    // files their owners and mke2fs can record them. It may make no device nodes; L1 has devtmpfs.
     let unpack = format!(
-        "set -e; mkdir tree; tar --numeric-owner --xattrs --xattrs-include='*' -xpf root.tar -C tree; \
+        "set -e; mkdir tree; tar --numeric-owner --xattrs --xattrs-include='*' --exclude='./dev/*' -xpf root.tar -C tree; \
          cp tree/boot/vmlinuz-* vmlinuz; mke2fs -q -t ext4 -E lazy_itable_init=1 -d tree root.img {ROOT_SIZE}; rm -rf tree root.tar"
     );
     let mut shell = if nix::unistd::geteuid().is_root() {
