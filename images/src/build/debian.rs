@@ -57,7 +57,6 @@ datasource_list: [ Ec2, None ]
 disable_root: true
 ssh_pwauth: false
 ssh_genkeytypes: [ ed25519 ]
-locale: false
 system_info:
   default_user:
     name: ec2-user

@@ -462,3 +462,59 @@ pub(crate) fn remove_mapped(path: &Path) {
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_is_known_by_all_that_decides_its_image() {
+        let recipe = debian::debian_12("amd64");
+        let hash = recipe_hash(&recipe, DEFAULT_SIZE);
+        assert_eq!(hash, recipe_hash(&debian::debian_12("amd64"), DEFAULT_SIZE));
+        assert_ne!(hash, recipe_hash(&debian::debian_12("arm64"), DEFAULT_SIZE));
+        assert_ne!(hash, recipe_hash(&recipe, DEFAULT_SIZE * 2));
+        let mut other = recipe;
+        other.files[0].text.push('\n');
+        assert_ne!(hash, recipe_hash(&other, DEFAULT_SIZE));
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_said_before_anything_is_done() {
+        let tmp = tempfile::tempdir().unwrap();
+        let store = AmiStore::open(tmp.path()).unwrap();
+        let try_build = |recipe: &str, size: u64| {
+            let options = BuildOptions {
+                size,
+                ..BuildOptions::default()
+            };
+            build(&store, recipe, &options, &mut |_| {}).unwrap_err()
+        };
+        let unknown = try_build("hannah-montana", DEFAULT_SIZE).to_string();
+        assert!(unknown.contains("known: debian-12"), "{unknown}");
+        assert!(matches!(
+            try_build("debian-12", 5000),
+            BuildError::Size(5000)
+        ));
+        let missing = tools::check(&[("sh", "dash"), ("no-such-tool", "some-package")]);
+        let missing = missing.unwrap_err().to_string();
+        assert!(
+            missing.contains("no-such-tool;") && missing.ends_with("some-package"),
+            "{missing}"
+        );
+    }
+
+    #[test]
+    fn a_program_that_fails_is_quoted() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one >&2; printf 'x\\rtwo\\n' >&2; exit 3"]);
+        let mut lines = Vec::new();
+        let error = tools::run(command, "try", &mut |line| lines.push(line.to_owned()));
+        assert_eq!(lines, ["one", "two"]);
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("exit status: 3") && error.contains("two"),
+            "{error}"
+        );
+    }
+}
