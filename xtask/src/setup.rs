@@ -11,6 +11,7 @@ use std::process::Command;
 /// What the build, the tests and the product's own run time need.
 const PACKAGES: &[&str] = &[
     "acpica-tools",
+    "busybox-static",
     "ca-certificates",
     "cpio",
     "curl",

@@ -162,53 +162,81 @@ fn main() -> ExitCode {
         gone::victim(&name);
         return ExitCode::SUCCESS;
     }
-    let filters: Vec<String> = env::args()
-        .skip(1)
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let given = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let root = Uid::effective().is_root();
+    if given("--list") {
+        list(root, given("--ignored"));
+        return ExitCode::SUCCESS;
+    }
+    let filters: Vec<&String> = arguments
+        .iter()
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let root = Uid::effective().is_root();
+    let wanted = |name: &str| {
+        filters.is_empty()
+            || filters.iter().any(|filter| {
+                if given("--exact") {
+                    name == *filter
+                } else {
+                    name.contains(*filter)
+                }
+            })
+    };
     if root {
         outer::play_host();
         dns::play_resolver();
     }
-    let (mut passed, mut failed) = (0, Vec::new());
-    for case in CASES {
+    let (mut passed, mut failed, mut ignored) = (0, 0, 0);
+    for case in CASES.iter().filter(|case| wanted(case.name)) {
         let name = case.name;
-        if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
-            continue;
-        }
-        for user in match users(case.needs, root) {
+        let users = match users(case.needs, root) {
             Ok(users) => users,
             Err(why) => {
-                println!("test {name} ... ignored: {why}");
+                println!("test {name} ... ignored, {why}");
+                ignored += 1;
                 continue;
             }
-        } {
-            let mode = if root && user.is_none() {
-                "root"
-            } else {
-                "rootless"
-            };
-            let ok = run(name, *user);
-            println!(
-                "test {name} ({mode}) ... {}",
-                if ok { "ok" } else { "FAILED" }
-            );
-            if ok {
-                passed += 1;
-            } else {
-                failed.push(format!("{name} ({mode})"));
-            }
+        };
+        let failures: Vec<_> = users
+            .iter()
+            .filter(|user| !run(name, **user))
+            .map(|user| mode(root, *user))
+            .collect();
+        if failures.is_empty() {
+            println!("test {name} ... ok");
+            passed += 1;
+        } else {
+            println!("test {name} ... FAILED ({})", failures.join(", "));
+            failed += 1;
         }
     }
+    let result = if failed == 0 { "ok" } else { "FAILED" };
     println!(
-        "\nfabric: {passed} passed; {} failed {failed:?}",
-        failed.len()
+        "\ntest result: {result}. {passed} passed; {failed} failed; {ignored} ignored; 0 measured; 0 filtered out"
     );
-    if failed.is_empty() {
+    if failed == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+/// The list that cargo-nextest asks for.
+fn list(root: bool, ignored: bool) {
+    for case in CASES {
+        if !ignored || users(case.needs, root).is_err() {
+            println!("{}: test", case.name);
+        }
+    }
+}
+
+/// The name of a way to run a case.
+fn mode(root: bool, user: Option<u32>) -> &'static str {
+    if root && user.is_none() {
+        "as root"
+    } else {
+        "as an ordinary user"
     }
 }
 
