@@ -165,7 +165,7 @@ impl Host<'_> {
     }
 
     fn try_once(&mut self, case: &Case, output: &mut Vec<u8>) -> Result<Exit> {
-        let guard = Duration::from_secs(if self.soak { 4 * 3600 } else { 1200 });
+        let guard = Duration::from_secs(if self.soak { 4 * 3600 } else { 1800 });
         let soak = self.soak;
         let host = self.ready()?;
         let request = Exec {
