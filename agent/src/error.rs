@@ -22,6 +22,8 @@ pub enum Kind {
     Host,
     /// The instance itself failed.
     Instance,
+    /// The user pressed Ctrl-C.
+    Interrupted,
 }
 
 impl Kind {
@@ -35,6 +37,8 @@ impl Kind {
             Self::Conflict => 4,
             Self::Host => 5,
             Self::Instance => 6,
+            // As a shell says of a program that ended by SIGINT: 128 + 2.
+            Self::Interrupted => 130,
         }
     }
 }

@@ -21,6 +21,7 @@ Exit status:
   4  wrong state, or held by another process
   5  this host cannot do it: `cumulet doctor` says what to mend
   6  the instance failed
+  130  interrupted by Ctrl-C before it was done
 `cumulet ssh` and `run --ssh` pass on the status of ssh.";
 
 /// EC2 on your own machine.

@@ -29,6 +29,14 @@ enum Found {
 
 fn look(dir: &InstanceDir) -> Result<Found> {
     match dir.look()? {
+        // Its supervisor has done everything and is about to exit.
+        Some(Listed::Good {
+            record,
+            holder: Some(_),
+        }) if record.state == State::Stopped => {
+            supervise::wait_until_free(dir, LET_GO)?;
+            Ok(Found::Free(record))
+        }
         Some(Listed::Good {
             record,
             holder: Some(_),

@@ -325,7 +325,7 @@ fn show_console(output: Output, console: Option<&str>) {
 }
 
 fn interrupted() -> Error {
-    Error::new(Kind::Instance, "Interrupted", "interrupted")
+    Error::new(Kind::Interrupted, "Interrupted", "interrupted")
 }
 
 fn killed() -> Error {

@@ -69,6 +69,7 @@ pub(super) struct Life {
     /// Commands that wait for the machine to run again.
     waiting: Vec<(State, oneshot::Sender<Reply>)>,
     trace: Option<String>,
+    uplink_told: bool,
 }
 
 /// What the loop listens to beside the VMM.
@@ -98,6 +99,7 @@ impl Life {
             running: false,
             waiting: Vec::new(),
             trace: None,
+            uplink_told: false,
         }
     }
 
@@ -172,7 +174,10 @@ impl Life {
                     self.terminate(&mut machine).await;
                 }
                 Happening::Terminated => self.told_to_end(&mut machine).await,
-                Happening::Tick => self.tick(ears, &mut machine).await,
+                Happening::Tick => {
+                    self.warn_of_uplink(reporter);
+                    self.tick(ears, &mut machine).await;
+                }
             }
         }
     }
@@ -204,7 +209,6 @@ impl Life {
                     if self.held.record.state == State::Pending {
                         self.held.enter(State::Running, None)?;
                     }
-                    self.warn_of_uplink(reporter);
                     reporter.tell(&Report::Running);
                 }
                 for (previous, reply) in self.waiting.drain(..) {
@@ -224,11 +228,16 @@ impl Life {
         Ok(())
     }
 
-    fn warn_of_uplink(&self, reporter: &mut Reporter) {
+    /// Tells once that there is no way to the outside, when that is known.
+    fn warn_of_uplink(&mut self, reporter: &mut Reporter) {
+        if self.uplink_told {
+            return;
+        }
         if let UplinkState::Down(why) = &*self.fabric.uplink().borrow() {
-            reporter.tell(&Report::Warning {
-                what: format!("the guest does not reach the outside: {why}"),
-            });
+            self.uplink_told = true;
+            let what = format!("the guest does not reach the outside: {why}");
+            tracing::warn!("{what}");
+            reporter.tell(&Report::Warning { what });
         }
     }
 

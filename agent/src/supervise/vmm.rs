@@ -129,7 +129,7 @@ impl Vmm {
     /// Ends it at once, flushing its disks if it still listens.
     pub(super) async fn quit(&mut self) {
         let asked = tokio::time::timeout(
-            std::time::Duration::from_secs(5),
+            std::time::Duration::from_secs(30),
             self.ask(VmmCommand::Quit),
         );
         if !matches!(asked.await, Ok(Ok(_))) {
