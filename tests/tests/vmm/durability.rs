@@ -45,6 +45,10 @@ fn kill_rounds(worker: u64) {
         vm.kill();
         next = announced(&vm).map_or(next, |last| last + 1);
         check_on_host(&raw, next);
+        eprintln!(
+            "worker {worker}: kill {} of {ROUNDS}, {next} records",
+            round + 1
+        );
     }
     assert!(next >= ROUNDS, "only {next} records were written");
     let mut vm = start(&raw, &volume);
