@@ -5,7 +5,6 @@
 //! Waits are hang guards of minutes, because such a host may be an emulated one on a busy machine;
 //! when one fires, it says what the console showed.
 
-pub mod cli;
 pub mod control;
 pub mod cumulet;
 pub mod elf;
