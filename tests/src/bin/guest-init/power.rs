@@ -56,12 +56,9 @@ pub(crate) fn ignore_button() {
 
 /// Powers off when the ACPI power button is pressed. Does nothing on a machine without one.
 pub(crate) fn watch_button() {
-    for device in input_devices() {
-        std::thread::spawn(move || {
-            if let Ok(mut events) = File::open(device) {
-                listen(&mut events);
-            }
-        });
+    // Opened here and now: a press right after HELLO must find us listening.
+    for mut events in input_devices().into_iter().flat_map(File::open) {
+        std::thread::spawn(move || listen(&mut events));
     }
 }
 
