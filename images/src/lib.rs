@@ -10,6 +10,7 @@ pub mod build;
 pub mod fs;
 pub mod io;
 pub mod layout;
+mod lockfile;
 pub mod partition;
 pub mod raw;
 pub mod slice;

@@ -1,10 +1,11 @@
 //! A volume's folder: made whole or not at all, owned by one process at a time, removed whole.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
@@ -13,6 +14,7 @@ use super::meta::{FORMAT, VolumeError, VolumeSpec};
 use super::presence::{MAP_SECTOR_U64, sectors_for};
 use crate::block::SECTOR_SIZE;
 use crate::io::sync_dir;
+use crate::lockfile::{self, LockError};
 
 /// The description.
 pub(super) const SPEC: &str = "volume.json";
@@ -74,35 +76,13 @@ pub(super) fn remove(dir: &Path) -> Result<(), VolumeError> {
 /// Takes the folder for this process, until the file is closed.
 pub(super) fn lock(dir: &Path) -> Result<File, VolumeError> {
     let path = dir.join(LOCK);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(VolumeError::io("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut owner = String::new();
-            let known = file.read_to_string(&mut owner).is_ok() && !owner.trim().is_empty();
-            return Err(VolumeError::InUse {
-                path: dir.into(),
-                owner: if known {
-                    owner.trim().into()
-                } else {
-                    "unknown".into()
-                },
-            });
-        }
-        Err(TryLockError::Error(source)) => return Err(VolumeError::io("lock", &path)(source)),
-    }
-    // Only told to people; the lock itself is the kernel's.
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(VolumeError::io("write", &path))?;
-    Ok(file)
+    lockfile::take(&path, Duration::ZERO).map_err(|error| match error {
+        LockError::Io { what, source } => VolumeError::io(what, &path)(source),
+        LockError::Held { owner } => VolumeError::InUse {
+            path: dir.into(),
+            owner,
+        },
+    })
 }
 
 /// Reads and checks the description.
