@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub(crate) enum LockError {
     /// A system call on the lock file failed.
     Io {
-        /// What was tried: "open", "lock", "write".
+        /// What was tried: "open", "lock".
         what: &'static str,
         /// What the kernel said.
         source: io::Error,
@@ -45,11 +45,12 @@ pub(crate) fn take(path: &Path, patience: Duration) -> Result<File, LockError> {
             Err(TryLockError::Error(source)) => return Err(fault("lock")(source)),
         }
     }
-    // Only told to people; the lock itself is the kernel's.
-    file.set_len(0)
+    // Only told to people; the lock itself is the kernel's. On a full disk it cannot be written, and
+    // there the lock is needed to delete something.
+    let _ = file
+        .set_len(0)
         .and_then(|()| file.seek(SeekFrom::Start(0)))
-        .and_then(|_| writeln!(file, "{}", std::process::id()))
-        .map_err(fault("write"))?;
+        .and_then(|_| writeln!(file, "{}", std::process::id()));
     Ok(file)
 }
 

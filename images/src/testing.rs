@@ -22,6 +22,39 @@ pub struct TinyImage<'a> {
     pub tree: Option<&'a Path>,
 }
 
+/// Bytes that pass for an x86_64 bzImage (boot protocol 2.15, 64-bit entry) and are otherwise a pattern
+/// that depends on `seed`.
+///
+/// # Panics
+/// When `len` is less than the header's 0x237 bytes.
+#[must_use]
+pub fn bzimage(seed: u8, len: usize) -> Vec<u8> {
+    let mut out: Vec<u8> = (0u8..=250)
+        .cycle()
+        .skip(usize::from(seed))
+        .take(len)
+        .collect();
+    out[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    out[0x202..0x206].copy_from_slice(b"HdrS");
+    out[0x206..0x208].copy_from_slice(&[0x0f, 0x02]);
+    out[0x236] = 1;
+    out
+}
+
+/// Bytes that pass for a kernel of the machine's own architecture.
+///
+/// # Panics
+/// As [`bzimage`].
+#[must_use]
+pub fn host_kernel(len: usize) -> Vec<u8> {
+    let mut out = bzimage(0, len);
+    if std::env::consts::ARCH == "aarch64" {
+        out[0x1fe] = 0;
+        out[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    }
+    out
+}
+
 /// Writes `image` to the new file `path`. Needs `mke2fs` (Debian package e2fsprogs).
 ///
 /// # Errors

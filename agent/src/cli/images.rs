@@ -73,10 +73,24 @@ pub(super) fn translate(error: &StoreError) -> Error {
     if let Some(cause) = std::error::Error::source(error) {
         out = out.because(cause);
     }
-    if matches!(error, StoreError::Full { .. }) {
-        out = out.mend("free space on that file system, or move the state folder with --home");
+    match error {
+        StoreError::Full { .. } => {
+            out.mend("free space on that file system, or move the state folder with --home")
+        }
+        StoreError::InUse { path, .. } => match instance_of(path) {
+            Some(id) => out.mend(format!(
+                "that is the root disk of instance {id}: `cumulet terminate {id}` deletes it"
+            )),
+            None => out,
+        },
+        _ => out,
     }
-    out
+}
+
+/// The instance whose folder holds this volume.
+fn instance_of(volume: &std::path::Path) -> Option<&str> {
+    let id = volume.parent()?.file_name()?.to_str()?;
+    ids::is("i", id).then_some(id)
 }
 
 /// EC2's word for an AMI's architecture; an AMI without a kernel counts as the host's.

@@ -60,7 +60,7 @@ impl OwnerLock {
         match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
             Ok(_) => {
                 let mut lock = Self { file };
-                lock.sign(what)?;
+                lock.sign(what);
                 Ok(Ok(lock))
             }
             Err(nix::Error::EAGAIN | nix::Error::EACCES) => Ok(Err(read_holder(file))),
@@ -82,7 +82,7 @@ impl OwnerLock {
             }
         }
         let mut lock = Self { file };
-        lock.sign(what)?;
+        lock.sign(what);
         Ok(lock)
     }
 
@@ -102,14 +102,14 @@ impl OwnerLock {
         Ok(Self { file })
     }
 
-    /// Writes down who we are, for messages only.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn sign(&mut self, what: &str) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.rewind()?;
-        write!(self.file, "pid {} ({what})", std::process::id())
+    /// Writes down who we are, for messages only: on a full disk that fails, and the lock is needed
+    /// there to delete something.
+    pub fn sign(&mut self, what: &str) {
+        let _ = self
+            .file
+            .set_len(0)
+            .and_then(|()| self.file.rewind())
+            .and_then(|()| write!(self.file, "pid {} ({what})", std::process::id()));
     }
 
     /// Who holds the lock at `path`, if anyone does. Takes nothing.

@@ -108,9 +108,7 @@ pub fn main(home: Option<&Path>, args: &SuperviseArgs) -> Result<u8> {
     std::env::set_current_dir("/").context(|| "cannot leave the working folder")?;
     let home = Home::open(home)?;
     let mut held = Held::adopt(home.instance(&args.instance)?, lock)?;
-    held.lock
-        .sign("cumulet, running the instance")
-        .context(|| "cannot sign the lock")?;
+    held.lock.sign("cumulet, running the instance");
     let ended = match prepare(&home, held, &mut reporter, leash) {
         Ok((runtime, life)) => runtime.block_on(life.live(reporter, args.first)),
         Err(failed) => {

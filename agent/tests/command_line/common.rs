@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cumulet_images::testing::{TinyImage, host_kernel, tiny_image};
 use serde_json::Value;
 
 /// A hang guard, not a measure: nothing should take this long on the slowest machine.
@@ -48,10 +49,16 @@ impl World {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(self.path("bin/cumulet"));
+        let mut command = self.command_of(&self.path("bin/cumulet"));
+        command.args(args);
         command
-            .args(args)
+    }
+
+    fn command_of(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
             .env("CUMULET_HOME", self.home())
+            .env("PATH", self.search_path())
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -59,9 +66,55 @@ impl World {
         command
     }
 
+    /// `cumulet` and its tools, `mke2fs` among them.
+    fn search_path(&self) -> String {
+        let path = std::env::var("PATH").unwrap();
+        format!("{}:{path}:/usr/sbin:/sbin", self.path("bin").display())
+    }
+
+    /// Writes a bootable image `name` of 16 MiB whose kernel is this long; it only passes for one.
+    pub(crate) fn image(&self, name: &str, kernel: usize) -> PathBuf {
+        let file = self.path(&format!("{name}.kernel"));
+        fs::write(&file, host_kernel(kernel)).unwrap();
+        let path = self.path(name);
+        let image = TinyImage {
+            kernel: &file,
+            initrd: None,
+            cmdline: "root=/dev/vda1",
+            size: 16 << 20,
+            tree: None,
+        };
+        tiny_image(&path, &image).unwrap();
+        path
+    }
+
     /// Runs to the end.
     pub(crate) fn run(&self, args: &[&str]) -> Done {
         let output = self.command(args).output().unwrap();
+        Done {
+            what: args.join(" "),
+            output,
+        }
+    }
+
+    /// As [`World::run`], after the shell commands `prepare` as root of a user and mount namespace of
+    /// its own; `$HOME_FOLDER` is the state folder. `prepare` ends with what runs the command: `"$@"`.
+    pub(crate) fn run_within(&self, prepare: &str, args: &[&str]) -> Done {
+        let output = self
+            .command_of(Path::new("unshare"))
+            .args([
+                "--user",
+                "--map-root-user",
+                "--mount",
+                "sh",
+                "-euc",
+                prepare,
+            ])
+            .args(["sh", "cumulet"])
+            .args(args)
+            .env("HOME_FOLDER", self.home())
+            .output()
+            .unwrap();
         Done {
             what: args.join(" "),
             output,

@@ -152,6 +152,44 @@ fn an_unfit_host_is_told_before_anything_is_made() {
     }
 }
 
+/// A folder of devices with `/dev/null` alone, and what `prepare` adds to it.
+fn with_devices(prepare: &str) -> String {
+    format!(
+        r#"
+        touch null
+        mount --bind /dev/null null
+        mount -t tmpfs none /dev
+        touch /dev/null
+        mount --bind null /dev/null
+        {prepare}
+        "$@"
+        "#
+    )
+}
+
+#[test]
+fn a_host_without_kvm_is_told_so() {
+    for (prepare, found) in [
+        ("", "/dev/kvm does not exist"),
+        ("mknod /dev/kvm p", "/dev/kvm"),
+        ("touch /dev/kvm; mount --bind null /dev/kvm", "/dev/kvm"),
+    ] {
+        let world = World::new();
+        let script = with_devices(prepare);
+        world
+            .run_within(&script, &["run", "--kernel", "kernel"])
+            .fails(5, &["HostUnfit", "kvm guest", found, "cumulet doctor"]);
+        assert_eq!(world.leftovers(), [""; 0]);
+        let doctor = world.run_within(&script, &["doctor"]);
+        assert_eq!(doctor.status(), 5);
+        let text = doctor.stdout();
+        assert!(
+            text.contains("FAIL  kvm guest") && text.contains("-> "),
+            "{text}"
+        );
+    }
+}
+
 #[test]
 fn the_doctor_makes_nothing() {
     let world = World::new();

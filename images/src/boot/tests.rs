@@ -13,21 +13,7 @@ use crate::block::{Capabilities, Extent};
 use crate::io::index;
 use crate::layout::{ALIGNMENT, PartitionPlan, Role, write_gpt};
 use crate::raw::RawDisk;
-use crate::testing::{TinyImage, ext4, tiny_image};
-
-/// A file that passes for an x86_64 bzImage, with recognisable contents.
-fn bzimage(seed: u8, len: usize) -> Vec<u8> {
-    let mut out: Vec<u8> = (0u8..=250)
-        .cycle()
-        .skip(usize::from(seed))
-        .take(len)
-        .collect();
-    out[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
-    out[0x202..0x206].copy_from_slice(b"HdrS");
-    out[0x206..0x208].copy_from_slice(&[0x0f, 0x02]);
-    out[0x236] = 1;
-    out
-}
+use crate::testing::{TinyImage, bzimage, ext4, tiny_image};
 
 fn run(program: &str, args: &[&str]) {
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());

@@ -47,7 +47,10 @@ pub(super) trait Source {
 
 /// Opens the image `path`, of whatever format it is.
 pub(super) fn open(path: &Path, other_files: bool) -> Result<Box<dyn Source>, StoreError> {
-    let file = File::open(path).map_err(StoreError::io("open", path))?;
+    let file = File::open(path).map_err(|error| StoreError::Source {
+        path: path.into(),
+        why: error.to_string(),
+    })?;
     let meta = file.metadata().map_err(StoreError::io("examine", path))?;
     let wrong = |why: &str| {
         Err(StoreError::Source {

@@ -6,23 +6,14 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::*;
-use crate::testing::{TinyImage, tiny_image};
+use crate::testing::{TinyImage, host_kernel, tiny_image};
 
 const SIZE: u64 = 12 << 20;
 
 /// A bootable raw image of 12 MiB.
 fn image(dir: &Path) -> PathBuf {
     let kernel = dir.join("kernel");
-    let mut bytes: Vec<u8> = (0..=255).cycle().take(700_000).collect();
-    bytes[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
-    bytes[0x202..0x206].copy_from_slice(b"HdrS");
-    bytes[0x206..0x208].copy_from_slice(&[0x0f, 0x02]);
-    bytes[0x236] = 1;
-    if std::env::consts::ARCH == "aarch64" {
-        bytes[0x1fe] = 0;
-        bytes[0x38..0x3c].copy_from_slice(b"ARM\x64");
-    }
-    fs::write(&kernel, bytes).unwrap();
+    fs::write(&kernel, host_kernel(700_000)).unwrap();
     let path = dir.join("my-image.raw");
     let image = TinyImage {
         kernel: &kernel,
