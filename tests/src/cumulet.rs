@@ -2,34 +2,58 @@
 
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::unistd::{Gid, Uid, User};
 use serde_json::Value;
 
-/// A hang guard: emulated guests on a loaded machine are slow.
-const PATIENCE: Duration = Duration::from_secs(600);
-
-/// The folder that the runner names in this variable.
-///
-/// # Panics
-/// When it is not set.
-#[must_use]
-pub fn folder(variable: &str) -> PathBuf {
-    match env::var_os(variable) {
-        Some(folder) => folder.into(),
-        None => panic!("{variable} is not set: run this by `cargo xtask test`"),
-    }
-}
+use crate::process::{Found, Process};
+use crate::{HANG_GUARD, paths};
 
 /// A state folder. What a test leaves in it is terminated at the end.
 pub struct Cumulet {
     home: PathBuf,
     own: bool,
+    program: PathBuf,
+    user: Option<Ordinary>,
+}
+
+/// A user who is not root, in the group that may use KVM.
+#[derive(Clone, Copy)]
+struct Ordinary {
+    uid: Uid,
+    gid: Gid,
+    kvm: Gid,
+}
+
+impl Ordinary {
+    /// The first one that this host has, or a number if it has none.
+    fn find() -> Self {
+        let known = (1000..1100).find_map(|uid| User::from_uid(Uid::from_raw(uid)).ok()?);
+        let (uid, gid) = known.map_or((Uid::from_raw(1000), Gid::from_raw(1000)), |user| {
+            (user.uid, user.gid)
+        });
+        let kvm = fs::metadata("/dev/kvm").expect("/dev/kvm").gid();
+        Self {
+            uid,
+            gid,
+            kvm: Gid::from_raw(kvm),
+        }
+    }
+
+    /// Makes the calling process this user's.
+    fn become_it(self) -> std::io::Result<()> {
+        nix::unistd::setgroups(&[self.kvm])?;
+        nix::unistd::setgid(self.gid)?;
+        nix::unistd::setuid(self.uid)?;
+        Ok(())
+    }
 }
 
 impl Cumulet {
@@ -37,13 +61,45 @@ impl Cumulet {
     #[must_use]
     pub fn new(name: &str) -> Self {
         let home = env::temp_dir().join(format!("cumulet-{name}-{}", std::process::id()));
-        Self { home, own: true }
+        let mut cumulet = Self::at(home);
+        cumulet.own = true;
+        cumulet
+    }
+
+    /// An empty state folder of an ordinary user: of whoever runs the test, or, when that is root, of
+    /// one who may use KVM by group and nothing else.
+    ///
+    /// # Panics
+    /// When the host refuses to make it.
+    #[must_use]
+    pub fn of_ordinary_user(name: &str) -> Self {
+        let mut cumulet = Self::new(name);
+        if !Uid::current().is_root() {
+            return cumulet;
+        }
+        let user = Ordinary::find();
+        // A root's checkout may be where nobody else may look.
+        if !cumulet.program.ancestors().all(is_public) {
+            let bin = cumulet.home.with_extension("bin");
+            fs::create_dir(&bin).expect("a folder for the programs");
+            for name in ["cumulet", "cumulet-vmm"] {
+                fs::copy(paths::binary(name), bin.join(name)).expect("a copy of a program");
+            }
+            cumulet.program = bin.join("cumulet");
+        }
+        cumulet.user = Some(user);
+        cumulet
     }
 
     /// A state folder that is there.
     #[must_use]
     pub fn at(home: PathBuf) -> Self {
-        Self { home, own: false }
+        Self {
+            home,
+            own: false,
+            program: paths::binary("cumulet"),
+            user: None,
+        }
     }
 
     /// The folder of an instance.
@@ -55,8 +111,16 @@ impl Cumulet {
     /// A command, not yet started.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(folder("CUMULET_BIN_DIR").join("cumulet"));
+        let mut command = Command::new(&self.program);
         command.arg("--home").arg(&self.home).args(args);
+        if let Some(user) = self.user {
+            command
+                .current_dir("/")
+                .env("HOME", &self.home)
+                .env_remove("XDG_RUNTIME_DIR");
+            // SAFETY: only system calls between fork and exec.
+            unsafe { command.pre_exec(move || user.become_it()) };
+        }
         command
     }
 
@@ -115,19 +179,21 @@ impl Cumulet {
         text(&self.describe(id)["State"]["Name"])
     }
 
-    /// Launches a test guest that is kept; gives its id.
+    /// Launches a test guest that is kept, without a way out unless `more` gives one; gives its id.
     ///
     /// # Panics
     /// When it does not start.
     #[track_caller]
     pub fn launch_guest(&self, more: &[&str]) -> String {
-        let payload = folder("CUMULET_PAYLOAD_DIR").join("kernels/6.1");
-        let (kernel, initrd) = (payload.join("vmlinuz"), payload.join("initrd"));
+        let kernel = self.reachable(&paths::payload("6.1", "vmlinuz"));
+        let initrd = self.reachable(&paths::payload("6.1", "initrd"));
         let mut args = vec!["run", "--keep", "--vcpus", "1", "--memory", "256M"];
         args.extend(["--kernel", kernel.to_str().unwrap()]);
         args.extend(["--initrd", initrd.to_str().unwrap()]);
         args.extend(["--cmdline", "console=ttyS0 panic=-1 quiet"]);
-        args.extend(["--uplink", "none"]);
+        if !more.contains(&"--uplink") {
+            args.extend(["--uplink", "none"]);
+        }
         args.extend(more);
         text(&self.json(&args)["Instances"][0]["InstanceId"])
     }
@@ -138,14 +204,14 @@ impl Cumulet {
     /// # Panics
     /// When there is no such process.
     pub fn kill(&self, id: &str, what: &str) {
-        let supervisor = processes()
+        let supervisor = Found::all()
             .into_iter()
             .find(|process| process.line.contains("__supervise") && process.line.contains(id))
             .expect("a supervisor");
         let victim = if what == "supervisor" {
             supervisor.pid
         } else {
-            processes()
+            Found::all()
                 .into_iter()
                 .find(|process| process.parent == supervisor.pid && process.line.contains(what))
                 .expect("a VMM")
@@ -154,6 +220,22 @@ impl Cumulet {
         let victim = nix::unistd::Pid::from_raw(victim);
         nix::sys::signal::kill(victim, nix::sys::signal::Signal::SIGKILL).unwrap();
     }
+
+    /// The file, or a copy of it where an ordinary user may read it.
+    fn reachable(&self, file: &Path) -> PathBuf {
+        let bin = self.home.with_extension("bin");
+        if self.program.parent() != Some(&bin) {
+            return file.to_owned();
+        }
+        let copy = bin.join(file.file_name().expect("a file name"));
+        fs::copy(file, &copy).expect("a copy of the payload");
+        copy
+    }
+}
+
+/// Whether everybody may look into the folder, or run the program.
+fn is_public(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o005 == 0o005)
 }
 
 impl Drop for Cumulet {
@@ -176,6 +258,7 @@ impl Drop for Cumulet {
         }
         if self.own {
             let _ = fs::remove_dir_all(&self.home);
+            let _ = fs::remove_dir_all(self.home.with_extension("bin"));
         }
     }
 }
@@ -192,35 +275,13 @@ pub fn text(value: &Value) -> String {
     }
 }
 
-struct Process {
-    pid: i32,
-    parent: i32,
-    line: String,
-}
-
-fn processes() -> Vec<Process> {
-    let read = |path: PathBuf| fs::read(path).ok();
-    fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| {
-            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-            let folder = Path::new("/proc").join(pid.to_string());
-            let line = String::from_utf8_lossy(&read(folder.join("cmdline"))?).replace('\0', " ");
-            let stat = String::from_utf8_lossy(&read(folder.join("stat"))?).into_owned();
-            let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
-            Some(Process { pid, parent, line })
-        })
-        .collect()
-}
-
 /// Waits until it is so.
 ///
 /// # Panics
 /// When it does not get so.
 #[track_caller]
 pub fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + HANG_GUARD;
     while !so() {
         assert!(Instant::now() < end, "gave up waiting for {what}");
         thread::sleep(Duration::from_millis(500));
@@ -229,10 +290,9 @@ pub fn until(what: &str, mut so: impl FnMut() -> bool) {
 
 /// The test guest behind a console (docs/guest-payload.md).
 pub struct Guest {
-    child: Child,
-    input: ChildStdin,
-    lines: Receiver<String>,
-    seen: Vec<String>,
+    console: Process,
+    /// Place on the console up to which everything has been looked at.
+    seen: usize,
 }
 
 impl Guest {
@@ -242,30 +302,11 @@ impl Guest {
     /// # Panics
     /// When the guest does not boot.
     #[track_caller]
+    #[must_use]
     pub fn join(cumulet: &Cumulet, id: &str) -> Self {
-        let mut child = cumulet
-            .command(&["console", id])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let input = child.stdin.take().unwrap();
-        let output = child.stdout.take().unwrap();
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(output).split(b'\n') {
-                let Ok(line) = line else { break };
-                let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
         let mut guest = Self {
-            child,
-            input,
-            lines,
-            seen: Vec::new(),
+            console: Process::start(&mut cumulet.command(&["console", id])),
+            seen: 0,
         };
         guest.wait_for("HELLO");
         guest
@@ -277,22 +318,20 @@ impl Guest {
     /// When there is none.
     #[track_caller]
     pub fn wait_for(&mut self, start: &str) -> String {
-        loop {
-            match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) => {
-                    eprintln!("guest: {line}");
-                    self.seen.push(line.clone());
-                    if line.starts_with(start) {
-                        return line;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    panic!("no `{start}` from the guest; seen: {:#?}", self.seen)
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    panic!("the console ended before `{start}`; seen: {:#?}", self.seen)
-                }
+        let found = self.console.stdout.wait_line(self.seen, |line| {
+            eprintln!("guest: {line}");
+            line.starts_with(start).then(|| line.to_owned())
+        });
+        match found {
+            Some((line, seen)) => {
+                self.seen = seen;
+                line
             }
+            None => panic!(
+                "no `{start}` from the guest.\n--- console\n{}\n--- stderr of `cumulet console`\n{}",
+                self.console.stdout.text(),
+                self.console.stderr.text()
+            ),
         }
     }
 
@@ -302,7 +341,8 @@ impl Guest {
     /// When the console has ended.
     pub fn send(&mut self, command: &Value) {
         eprintln!("to the guest: {command}");
-        writeln!(self.input, "{command}").unwrap();
+        let input = self.console.stdin.as_mut().expect("the console's input");
+        writeln!(input, "{command}").unwrap();
     }
 
     /// Sends a command that must work; gives the answer.
@@ -316,12 +356,5 @@ impl Guest {
         let answer: Value = serde_json::from_str(&line[2..]).unwrap();
         assert!(answer.get("ok").is_some(), "{command}: {answer}");
         answer["ok"].clone()
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

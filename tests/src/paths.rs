@@ -2,6 +2,20 @@
 
 use std::path::PathBuf;
 
+/// The folder that the runner names in this variable.
+///
+/// # Panics
+/// When it is not set.
+#[must_use]
+pub fn folder(variable: &str) -> PathBuf {
+    match std::env::var_os(variable) {
+        Some(folder) => folder.into(),
+        None => panic!(
+            "{variable} is not set: run tests by `cargo xtask test` or `cargo xtask host exec --test`"
+        ),
+    }
+}
+
 /// A product binary: in the folder `CUMULET_BIN_DIR`, or beside the test's own profile folder.
 ///
 /// # Panics
@@ -34,8 +48,8 @@ pub fn binary(name: &str) -> PathBuf {
 /// When the environment does not name the payload's folder.
 #[must_use]
 pub fn payload(kernel: &str, file: &str) -> PathBuf {
-    let dir = std::env::var_os("CUMULET_PAYLOAD_DIR").expect(
-        "CUMULET_PAYLOAD_DIR is not set: run tests by `cargo xtask test` or `cargo xtask host exec --test`",
-    );
-    PathBuf::from(dir).join("kernels").join(kernel).join(file)
+    folder("CUMULET_PAYLOAD_DIR")
+        .join("kernels")
+        .join(kernel)
+        .join(file)
 }

@@ -111,6 +111,47 @@ impl Stream {
     }
 }
 
+/// A process of this host, whoever started it.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Process id.
+    pub pid: i32,
+    /// Process id of its parent.
+    pub parent: i32,
+    /// Its command line, words joined by spaces.
+    pub line: String,
+}
+
+impl Found {
+    /// All processes; those that end meanwhile may be missing.
+    ///
+    /// # Panics
+    /// When there is no `/proc`.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+        entries
+            .filter_map(|entry| {
+                let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+                let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+                let stat = std::fs::read(entry.path().join("stat")).ok()?;
+                // `PID (NAME) STATE PARENT …`; a name may hold anything.
+                let stat = String::from_utf8_lossy(&stat).into_owned();
+                let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+                let line = String::from_utf8_lossy(&line).replace('\0', " ");
+                Some(Self { pid, parent, line })
+            })
+            .collect()
+    }
+}
+
+/// Whether this process still has its files open: it is neither gone nor a zombie.
+#[must_use]
+pub fn is_alive(pid: nix::unistd::Pid) -> bool {
+    let stat = std::fs::read(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| !String::from_utf8_lossy(&stat).contains(") Z "))
+}
+
 /// A running program. Killed when dropped.
 pub struct Process {
     child: Child,

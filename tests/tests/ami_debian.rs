@@ -3,7 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use cumulet_tests::cumulet::{Cumulet, folder, text, until};
+use cumulet_tests::cumulet::{Cumulet, text, until};
+use cumulet_tests::paths;
 
 const USER_DATA: &str = "#!/bin/sh
 id -u > /root/user-data-uid
@@ -44,7 +45,7 @@ fn page() -> Option<String> {
 
 #[test]
 fn first_boot_stop_and_start() {
-    let cumulet = Cumulet::at(folder("CUMULET_AMI_HOME"));
+    let cumulet = Cumulet::at(paths::folder("CUMULET_AMI_HOME"));
     let user_data = std::env::temp_dir().join(format!("user-data-{}", std::process::id()));
     std::fs::write(&user_data, USER_DATA).unwrap();
     let launched = cumulet.json(&[

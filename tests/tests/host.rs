@@ -1,16 +1,8 @@
 //! The host under test is fit: what every other end-to-end test takes for granted, said clearly when it is not so.
 
 use std::fs::File;
-use std::path::PathBuf;
 
-fn folder(variable: &str) -> PathBuf {
-    match std::env::var_os(variable) {
-        Some(folder) => folder.into(),
-        None => panic!(
-            "{variable} is not set: run this by `cargo xtask test` or `cargo xtask host exec --test host`"
-        ),
-    }
-}
+use cumulet_tests::paths;
 
 #[test]
 fn kvm_can_be_opened() {
@@ -21,10 +13,9 @@ fn kvm_can_be_opened() {
 
 #[test]
 fn test_guests_are_there() {
-    let kernels = folder("CUMULET_PAYLOAD_DIR").join("kernels");
     for series in ["5.10", "6.1", "6.12"] {
         for file in ["vmlinuz", "initrd"] {
-            let path = kernels.join(series).join(file);
+            let path = paths::payload(series, file);
             assert!(path.is_file(), "no {}", path.display());
         }
     }
@@ -33,7 +24,6 @@ fn test_guests_are_there() {
 #[test]
 fn binaries_are_there() {
     for name in ["cumulet", "cumulet-vmm"] {
-        let path = folder("CUMULET_BIN_DIR").join(name);
-        assert!(path.is_file(), "no {}", path.display());
+        let _ = paths::binary(name);
     }
 }

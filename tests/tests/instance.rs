@@ -1,8 +1,9 @@
 //! Instances with small real guests, by the command line: what survives what, who is killed when,
 //! and that instances are apart.
 
-use std::io::Read;
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::MetadataExt as _;
 
 use cumulet_tests::cumulet::{Cumulet, Guest, text, until};
 use serde_json::{Value, json};
@@ -142,6 +143,49 @@ fn token(guest: &mut Guest) -> String {
     let answer = http(guest, "PUT", "/latest/api/token", ttl);
     assert_eq!(answer["status"], 200, "{answer}");
     text(&answer["body"])
+}
+
+/// No root anywhere: KVM by group, the network in a user namespace, the way out by pasta.
+#[test]
+fn an_ordinary_user_runs_a_guest_with_metadata_and_a_way_out() {
+    let cumulet = Cumulet::of_ordinary_user("rootless");
+    let id = cumulet.launch_guest(&["--uplink", "pasta", "--disk", "64M"]);
+    let owner = std::fs::metadata(cumulet.instance(&id)).unwrap().uid();
+    assert_ne!(owner, 0, "root runs it");
+    let volume = serial(&cumulet, &id);
+    let mut guest = Guest::join(&cumulet, &id);
+    net_up(&cumulet, &id, &mut guest);
+    let token = token(&mut guest);
+    let header = json!({ "X-aws-ec2-metadata-token": token });
+    let answer = http(&mut guest, "GET", "/latest/meta-data/instance-id", header);
+    assert_eq!(answer["body"], id.as_str());
+    write(&mut guest, &volume, 1);
+    holds(&mut guest, &volume, Some(1));
+
+    // The host's address on its own network is outside.
+    let probe = UdpSocket::bind("0.0.0.0:0").unwrap();
+    probe.connect("203.0.113.1:9").expect("a default route");
+    let listener = TcpListener::bind((probe.local_addr().unwrap().ip(), 0)).unwrap();
+    let outside = listener.local_addr().unwrap();
+    let served = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            request.extend(byte);
+        }
+        stream.write_all(b"HTTP/1.0 200 OK\r\n\r\noutside").unwrap();
+    });
+    let answer = guest.ask(&json!({
+        "cmd": "http", "to": outside.to_string(), "method": "GET", "path": "/", "headers": {},
+    }));
+    assert_eq!(answer["body"], "outside", "{answer}");
+    served.join().unwrap();
+    drop(guest);
+    cumulet.run(&["stop", &id]);
+    cumulet.run(&["terminate", &id]);
+    assert!(!cumulet.instance(&id).exists());
 }
 
 #[test]

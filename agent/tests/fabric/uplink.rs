@@ -1,6 +1,6 @@
 //! The way to the outside.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -24,12 +24,31 @@ fn host_address() -> Ipv4Addr {
 
 /// Accepts and greets, counting.
 fn greet(listener: TcpListener, name: &'static str) {
-    use std::io::Write;
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let _ = stream.expect("accept").write_all(name.as_bytes());
         }
     });
+}
+
+/// Bytes of a stream that is longer than any buffer on its way.
+const LARGE: usize = 4 << 20;
+
+/// Bytes of which no two pages are the same.
+fn numbers() -> impl Iterator<Item = u8> {
+    (0u64..).flat_map(u64::to_be_bytes)
+}
+
+/// Reads what is served there, to its end or as far as it comes.
+fn fetch(address: (Ipv4Addr, u16)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut stream = TcpStream::connect(address).expect("connect");
+    let patience = Some(Duration::from_secs(60));
+    stream.set_read_timeout(patience).expect("a time-out");
+    if let Err(error) = stream.read_to_end(&mut bytes) {
+        eprintln!("after {} bytes: {error}", bytes.len());
+    }
+    bytes
 }
 
 fn connect(address: (Ipv4Addr, u16), patience: u64) -> std::io::Result<String> {
@@ -53,7 +72,9 @@ fn outside_but_not_loopback(mode: UplinkMode) {
     let host = host_address();
     let outside = TcpListener::bind((host, 0)).expect("bind");
     let loopback = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+    let large = TcpListener::bind((host, 0)).expect("bind");
     let (open_port, secret_port) = (port_of(&outside), port_of(&loopback));
+    let large_port = port_of(&large);
     let config = EnterConfig {
         uplink: mode,
         ..EnterConfig::default()
@@ -61,10 +82,25 @@ fn outside_but_not_loopback(mode: UplinkMode) {
     on_fabric(&config, 1, async |fabric| {
         greet(outside, "outside");
         greet(loopback, "secret");
+        std::thread::spawn(move || {
+            let (mut stream, _) = large.accept().expect("accept");
+            let bytes: Vec<u8> = numbers().take(LARGE).collect();
+            stream.write_all(&bytes).expect("write");
+        });
         assert_eq!(fabric.uplink_settled().await, UplinkState::Up(mode));
         let guest = Guest::with_address(&fabric, 0).await;
         let answer = guest.run(move || connect((host, open_port), 60)).await;
         assert_eq!(answer.expect("the outside answers"), "outside");
+        let large = guest.run(move || fetch((host, large_port))).await;
+        let at = large
+            .iter()
+            .zip(numbers())
+            .position(|(got, sent)| *got != sent);
+        assert_eq!(
+            (large.len(), at),
+            (LARGE, None),
+            "length and first wrong byte"
+        );
         if is_played() {
             // The world sees the host's address.
             let answer = guest.run(|| connect((*WORLD.ip(), WORLD.port()), 60)).await;

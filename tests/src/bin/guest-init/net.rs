@@ -65,7 +65,7 @@ fn transfer(mut stream: TcpStream, args: &Args) -> Result<Value> {
         fill(&mut expected[..now], seed, got);
         ensure!(
             buf[..now] == expected[..now],
-            "wrong bytes between {got} and {now} later"
+            "wrong bytes in the {now} after {got}"
         );
         got += now as u64;
     }
