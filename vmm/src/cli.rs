@@ -25,7 +25,7 @@ pub(crate) struct Cli {
     /// Do without seccomp, landlock and the rest. For debugging the VMM only.
     #[arg(long)]
     no_sandbox: bool,
-    /// End when the parent process ends.
+    /// Be killed, as by `kill -9`, when the thread that started this process ends.
     #[arg(long)]
     pub(crate) die_with_parent: bool,
     /// Log what is done, not only what goes wrong.

@@ -49,8 +49,10 @@ fn execute(timeline: &Arc<Timeline>) -> Result<Option<EndReason>> {
     // Fails only if there is one already.
     let _ = tracing::subscriber::set_global_default(log::Stderr(level));
     if cli.die_with_parent {
-        // SAFETY: asks for a signal; SIGTERM ends the machine in good order.
-        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM, 0, 0, 0) };
+        // Not SIGTERM: a machine that hangs or is stopped would not heed it. What the guest has
+        // flushed is durable in any case.
+        // SAFETY: asks the kernel for a signal.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
     }
     let config = match cli.action()? {
         Action::Print(text) => {

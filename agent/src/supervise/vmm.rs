@@ -11,6 +11,10 @@ use std::process::{ExitStatus, Stdio};
 
 use cumulet_vmm::config::VmConfig;
 use cumulet_vmm::control::{Command as VmmCommand, EndReason, Event, Reply, Request};
+use nix::errno::Errno;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getpid, getppid};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
@@ -89,8 +93,15 @@ impl Vmm {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        // SAFETY: between fork and exec only fcntl is called, on descriptors that are open.
-        unsafe { command.pre_exec(move || keep_over_exec(&fds)) };
+        let own = getpid();
+        // SAFETY: between fork and exec only fcntl is called, on descriptors that are open, prctl and
+        // getppid.
+        unsafe {
+            command.pre_exec(move || {
+                keep_over_exec(&fds)?;
+                die_with(own)
+            });
+        }
         let mut child = command
             .spawn()
             .context(|| format!("cannot start {}", program.display()))?;
@@ -157,6 +168,17 @@ fn keep_over_exec(fds: &[RawFd]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes the calling process die with its parent `parent`. The VMM asks for that itself; asked for
+/// here too, there is no moment at which we could die unnoticed.
+fn die_with(parent: Pid) -> io::Result<()> {
+    set_pdeathsig(Signal::SIGKILL)?;
+    if getppid() == parent {
+        Ok(())
+    } else {
+        Err(Errno::ESRCH.into())
+    }
 }
 
 fn open_log(path: &std::path::Path) -> Result<File> {

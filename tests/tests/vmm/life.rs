@@ -1,6 +1,9 @@
 //! How machines end, begin again, and stand still.
 
+use cumulet_tests::cumulet::until;
+use cumulet_tests::process::is_alive;
 use cumulet_tests::{Machine, Vm, elf};
+use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 
 fn ping(vm: &mut Vm) {
@@ -52,11 +55,8 @@ fn linux_reboots_by_triple_fault() {
     vm.send(&json!({ "cmd": "end", "how": "reboot" }));
     vm.hello();
     // With exit_on_reboot it would be the end; here the reset button and the end by a signal.
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(i32::try_from(vm.id()).expect("a process id")),
-        nix::sys::signal::Signal::SIGTERM,
-    )
-    .expect("SIGTERM");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(vm.id()).expect("a process id"));
+    kill(pid, Signal::SIGTERM).expect("SIGTERM");
     let exit = vm.exit();
     assert_eq!(exit.code, Some(0), "{}", exit.stderr);
     assert_eq!(exit.reason()["reason"], "quit", "{}", exit.stderr);
@@ -139,6 +139,42 @@ fn kvm_internal_error_is_reported() {
         registers.to_lowercase().contains("d0000000"),
         "the place is not shown: {registers}"
     );
+}
+
+/// Even a machine that cannot react any more dies with what started it, and lets go of its disk.
+#[test]
+fn a_machine_that_hangs_dies_with_its_parent() {
+    for hangs in [false, true] {
+        let machine = Machine::new();
+        let disk = machine.raw_file("disk", 1 << 20);
+        // A shell in between is the parent; the VMM's process id comes by a file.
+        let pid_file = machine.dir().join("pid");
+        let mut vm = machine
+            .disk(&disk, "d")
+            .prepare({
+                let pid_file = pid_file.clone();
+                move |command| {
+                    let mut shell = std::process::Command::new("sh");
+                    shell
+                        .args(["-c", "\"$@\" --die-with-parent & echo $! > \"$0\"; wait"])
+                        .arg(&pid_file)
+                        .arg(command.get_program())
+                        .args(command.get_args());
+                    *command = shell;
+                }
+            })
+            .start();
+        vm.hello();
+        let pid = std::fs::read_to_string(&pid_file).expect("the process id");
+        let pid = nix::unistd::Pid::from_raw(pid.trim().parse().expect("a number"));
+        if hangs {
+            kill(pid, Signal::SIGSTOP).expect("SIGSTOP");
+        }
+        vm.kill();
+        until("the VMM to end", || !is_alive(pid));
+        let mut again = Machine::new().disk(&disk, "d").start();
+        again.hello();
+    }
 }
 
 fn small_kernel(bytes: &[u8]) -> cumulet_tests::process::Exit {
