@@ -117,3 +117,56 @@ pub trait BlockBackend: Send + Sync + fmt::Debug {
     /// As [`BlockBackend::locate_write`].
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
 }
+
+/// A backend of which nothing can be changed.
+#[derive(Debug)]
+pub struct ReadOnly<B>(pub B);
+
+fn refused() -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, "the disk is read-only")
+}
+
+impl<B: BlockBackend> BlockBackend for ReadOnly<B> {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            read_only: true,
+            discard: false,
+        }
+    }
+
+    fn locate_read(&self, offset: u64, len: u64) -> io::Result<Extent<'_>> {
+        self.0.locate_read(offset, len)
+    }
+
+    fn locate_write(&self, _: u64, _: u64) -> io::Result<Extent<'_>> {
+        Err(refused())
+    }
+
+    fn complete_write(&self, _: u64, _: u64) -> io::Result<()> {
+        Err(refused())
+    }
+
+    fn read_buffered(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.0.read_buffered(offset, buf)
+    }
+
+    fn write_buffered(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        Err(refused())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.0.flush()
+    }
+
+    fn discard(&self, _: u64, _: u64) -> io::Result<()> {
+        Err(refused())
+    }
+
+    fn write_zeroes(&self, _: u64, _: u64, _: bool) -> io::Result<()> {
+        Err(refused())
+    }
+}

@@ -25,7 +25,7 @@ impl RawDisk {
     ///
     /// # Errors
     /// Whatever opening says; `ResourceBusy` when another process uses the disk; `InvalidInput`
-    /// when it is smaller than one sector.
+    /// when it is not one sector or several.
     pub fn open(path: &Path, read_only: bool) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(!read_only).open(path)?;
         Self::from_file(file, read_only)
@@ -53,16 +53,20 @@ impl RawDisk {
         }
         // Works for block devices too, whose metadata says 0.
         let bytes = file.seek(SeekFrom::End(0))?;
-        let size = bytes - bytes % SECTOR_SIZE;
-        if size == 0 {
+        // A guest could not reach the rest of a sector, and a file with such a rest is most likely cut
+        // off, or no disk.
+        if bytes == 0 || bytes % SECTOR_SIZE != 0 {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("a disk has at least {SECTOR_SIZE} bytes, this one has {bytes}"),
+                format!(
+                    "a disk has a whole number of sectors of {SECTOR_SIZE} bytes, this one has {bytes} \
+                     bytes: is it cut off? (`truncate -s %{SECTOR_SIZE} FILE` fills it up with zeros)"
+                ),
             ));
         }
         Ok(Self {
             file,
-            size,
+            size: bytes,
             read_only,
         })
     }
@@ -212,8 +216,7 @@ mod tests {
 
     fn disk(sectors: u64) -> (tempfile::NamedTempFile, RawDisk) {
         let file = tempfile::NamedTempFile::new().unwrap();
-        // Not a whole number of sectors: the rest does not belong to the disk.
-        file.as_file().set_len(sectors * SECTOR_SIZE + 100).unwrap();
+        file.as_file().set_len(sectors * SECTOR_SIZE).unwrap();
         let disk = RawDisk::open(file.path(), false).unwrap();
         (file, disk)
     }
@@ -286,9 +289,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_no_disk() {
+    fn a_disk_has_whole_sectors() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = RawDisk::open(file.path(), false).unwrap_err();
-        assert!(error.to_string().contains("at least 512"), "{error}");
+        for bytes in [0, 511, 4097] {
+            file.as_file().set_len(bytes).unwrap();
+            let error = RawDisk::open(file.path(), false).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            let text = error.to_string();
+            assert!(text.contains(&format!("{bytes} bytes")), "{text}");
+        }
     }
 }

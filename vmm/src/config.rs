@@ -78,14 +78,15 @@ pub enum BootConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskConfig {
-    /// A raw file, or the folder of a cumulet volume.
+    /// A raw file of whole 512-byte sectors, or the folder of a cumulet volume.
     pub path: PathBuf,
     /// Which of the two.
     #[serde(default)]
     pub format: DiskFormat,
     /// What GET_ID answers: up to 20 ASCII bytes (virtio 1.2 §5.2.6), unique in this machine.
     pub serial: String,
-    /// Refuse writes.
+    /// The guest may only read (virtio 1.2 §5.2.3, `VIRTIO_BLK_F_RO`). A raw disk may then be in use
+    /// by several machines.
     #[serde(default)]
     pub read_only: bool,
     /// Number of request queues, 1 to 32; by default one a vCPU, at most 4.

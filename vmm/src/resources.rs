@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cumulet_images::block::BlockBackend;
+use cumulet_images::block::{BlockBackend, ReadOnly};
 use cumulet_images::raw::RawDisk;
 use cumulet_images::volume::{Volume, VolumeError};
 use kvm_ioctls::Kvm;
@@ -174,7 +174,10 @@ fn open_disk(index: usize, disk: &DiskConfig) -> Result<Arc<dyn BlockBackend>, R
                 source,
             }),
         DiskFormat::Volume => Volume::open(&disk.path)
-            .map(|volume| Arc::new(volume) as Arc<dyn BlockBackend>)
+            .map(|volume| match disk.read_only {
+                true => Arc::new(ReadOnly(volume)) as Arc<dyn BlockBackend>,
+                false => Arc::new(volume),
+            })
             .map_err(|source| ResourceError::Volume { index, source }),
     }
 }

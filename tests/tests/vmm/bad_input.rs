@@ -62,6 +62,11 @@ fn configurations_that_cannot_be() {
         &refused(|config| config["disks"] = json!([disk("a", "/x"), disk("b", "/x")])),
         &["disks[1].path", "/x", "twice"],
     );
+    let volume = |serial: &str| json!({ "path": "/x", "serial": serial, "format": "volume", "read_only": true });
+    says(
+        &refused(|config| config["disks"] = json!([volume("a"), volume("b")])),
+        &["disks[1].path", "/x", "twice"],
+    );
     says(
         &refused(|config| config["disks"] = json!([disk("a serial of 21 bytes", "/x")])),
         &["disks[0].serial", "20"],
@@ -168,12 +173,23 @@ fn files_that_are_not_there_or_not_right() {
         &refused(move |config| config["boot"]["kernel"]["initrd"] = json!(large)),
         &["memory_mib"],
     );
-    // A disk of less than a sector.
-    let odd = write("odd", &[0; 100]);
-    says(
-        &refused(move |config| config["disks"] = json!([{ "path": odd, "serial": "d" }])),
-        &["disks[0]", "512"],
-    );
+    // Disks that end within a sector, or have none.
+    for bytes in [0, 100, (1 << 20) + 100] {
+        let odd = write("odd", &vec![0; bytes]);
+        let says_how_many = format!("{bytes} bytes");
+        says(
+            &refused(move |config| config["disks"] = json!([{ "path": odd, "serial": "d" }])),
+            &["disks[0]", "odd", "512", &says_how_many],
+        );
+    }
+    // A tap that nobody handed over, and a descriptor that is none.
+    for (fd, says_what) in [(77, "77 is not open"), (1, "not a tap's name or inherited")] {
+        let net = json!([{ "tap": { "fd": fd }, "mac": "02:00:00:00:00:01" }]);
+        says(
+            &refused(move |config| config["nets"] = net),
+            &["nets[0].tap", says_what],
+        );
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
+use cumulet_images::volume::{Parent, Volume, VolumeSpec};
 use cumulet_tests::{Machine, pattern};
 use serde_json::{Value, json};
 
@@ -21,23 +22,16 @@ fn by_serial<'a>(disks: &'a Value, serial: &str) -> &'a Value {
 }
 
 /// Two data disks and a scratch disk, each found by its serial number; patterns written by the
-/// guest are where the host looks for them, and the other way round.
+/// guest are where the host looks for them.
 #[test]
 fn three_disks_by_serial() {
     let machine = Machine::new().vcpus(2);
     let root = machine.raw_file("root", 16 << 20);
     let data = machine.raw_file("data", 24 << 20);
     let scratch = machine.raw_file("scratch", 32 << 20);
-    let mut known = vec![0; 1 << 20];
-    pattern::fill(&mut known, 9, 4 << 20);
-    std::fs::File::options()
-        .write(true)
-        .open(&data)
-        .and_then(|file| file.write_all_at(&known, 4 << 20))
-        .expect("the host's pattern");
     let mut vm = machine
         .disk(&root, "vol0123456789abcdef0")
-        .disk_with(json!({ "path": data, "serial": "data", "read_only": true }))
+        .disk(&data, "data")
         .disk_with(json!({ "path": scratch, "serial": "scratch", "queues": 1, "engine": "sync" }))
         .start();
     vm.hello();
@@ -57,7 +51,6 @@ fn three_disks_by_serial() {
         assert_eq!(disk["logical_block"], 512);
         assert!(disk["max_segments"].as_u64() > Some(1), "{disk}");
     }
-    assert_eq!(by_serial(&disks, "data")["read_only"], true);
     let root_disk = by_serial(&disks, "vol0123456789abcdef0");
     assert_eq!(root_disk["queues"], 2, "one queue a vCPU");
     assert!(root_disk["discard_max"].as_u64() > Some(0), "{root_disk}");
@@ -71,13 +64,6 @@ fn three_disks_by_serial() {
         assert_eq!(disk["write_cache"], "write back", "{disk}");
     }
 
-    vm.guest(&json!({
-        "cmd": "verify", "disk": "data", "offset": 4 << 20, "len": 1 << 20, "seed": 9,
-    }));
-    let refused = vm.try_guest(&json!({
-        "cmd": "write", "disk": "data", "offset": 0, "len": 512, "seed": 1,
-    }));
-    assert!(refused.is_err(), "a read-only disk was written");
     for disk in ["vol0123456789abcdef0", "scratch"] {
         for direct in [false, true] {
             let torture = json!({
@@ -102,6 +88,45 @@ fn three_disks_by_serial() {
         .expect("the last sector");
     assert_eq!(last, want);
     assert_eq!(std::fs::metadata(&root).expect("the disk").len(), end);
+}
+
+/// A raw disk and a volume that the guest may only read.
+#[test]
+fn read_only_disks_are_read_and_not_written() {
+    let machine = Machine::new();
+    let raw = machine.raw_file("raw", 24 << 20);
+    let mut known = vec![0; 1 << 20];
+    pattern::fill(&mut known, 9, 4 << 20);
+    std::fs::File::options()
+        .write(true)
+        .open(&raw)
+        .and_then(|file| file.write_all_at(&known, 4 << 20))
+        .expect("the host's pattern");
+    let folder = machine.dir().join("vol-1");
+    let parent = Parent {
+        id: "ami-1".to_owned(),
+        path: raw.clone(),
+        size: 24 << 20,
+    };
+    Volume::create(&folder, &VolumeSpec::over("vol-1", parent)).expect("a volume");
+    let mut vm = machine
+        .disk_with(json!({ "path": raw, "serial": "raw", "read_only": true }))
+        .disk_with(
+            json!({ "path": folder, "serial": "volume", "format": "volume", "read_only": true }),
+        )
+        .start();
+    vm.hello();
+    let disks = vm.guest(&json!({ "cmd": "disks" }));
+    for serial in ["raw", "volume"] {
+        assert_eq!(by_serial(&disks, serial)["read_only"], true);
+        vm.guest(&json!({
+            "cmd": "verify", "disk": serial, "offset": 4 << 20, "len": 1 << 20, "seed": 9,
+        }));
+        let refused = vm.try_guest(&json!({
+            "cmd": "write", "disk": serial, "offset": 0, "len": 512, "seed": 1,
+        }));
+        assert!(refused.is_err(), "{serial} was written");
+    }
 }
 
 /// Discard and write-zeroes give space back to the host; what they cover reads as zeros.

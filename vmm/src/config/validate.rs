@@ -135,18 +135,14 @@ fn check_disks(disks: &[DiskConfig], report: &mut Report) {
             format!("disks[{index}].serial"),
             format!("{serial:?} is used twice"),
         );
+        let shareable = disk.read_only && disk.format == DiskFormat::Raw;
         report.check(
-            paths.insert(&disk.path) || disk.read_only,
+            paths.insert(&disk.path) || shareable,
             format!("disks[{index}].path"),
             format!(
-                "{} is used twice; writes would destroy it",
+                "{} is used twice; only raw disks can be, read-only",
                 disk.path.display()
             ),
-        );
-        report.check(
-            !(disk.read_only && disk.format == DiskFormat::Volume),
-            format!("disks[{index}].read_only"),
-            "a volume is always writable; only raw disks can be read-only",
         );
         if let Some(queues) = disk.queues {
             report.check(
