@@ -1,20 +1,17 @@
 //! Where guests are run: on this machine when its KVM is fit, else in the emulated host.
 
 use crate::host::{self, BIN};
-use crate::l1::client::{self, Lease, Overdue, Stream};
+use crate::l1::client::{self, Lease, Stream};
 use crate::l1::proto::{Exec, Exit};
 use crate::l1::{self, Flavour};
 use crate::payload::{self, Payload};
-use crate::{sh, workspace};
+use crate::{native, sh, workspace};
 use anyhow::{Context as _, Result, bail};
-use std::fs::File;
 use std::io::{IsTerminal as _, Read};
-use std::os::fd::OwnedFd;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 /// Where test binaries are put in L1.
 const TESTS: &str = "/opt/cumulet/test";
@@ -201,7 +198,7 @@ impl KvmHost {
                 request.env.splice(0..0, env.iter().cloned());
                 lease.exec(&request, None, Some(guard), take)
             }
-            Self::Native { env, .. } => run_here(request, env, guard, take),
+            Self::Native { env, .. } => native::run(here(request, env)?, request.reap, guard, take),
         }
     }
 
@@ -301,101 +298,4 @@ fn here(request: &Exec, env: &[(String, String)]) -> Result<Command> {
         command.current_dir(cwd);
     }
     Ok(command)
-}
-
-/// Runs a command on this machine in a process group of its own.
-fn run_here(
-    request: &Exec,
-    env: &[(String, String)],
-    guard: Duration,
-    mut take: impl FnMut(Stream, &[u8]) -> Result<()>,
-) -> Result<Exit> {
-    let mut command = here(request, env)?;
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("cannot start `{}`", sh::show(&command)))?;
-    let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
-    let (sender, pieces) = mpsc::channel();
-    let out: OwnedFd = child.stdout.take().context("no standard output")?.into();
-    let err: OwnedFd = child.stderr.take().context("no standard error")?.into();
-    for (stream, from) in [(Stream::Out, out), (Stream::Err, err)] {
-        let sender = sender.clone();
-        std::thread::spawn(move || forward(stream, from.into(), &sender));
-    }
-    drop(sender);
-    let started = Instant::now();
-    loop {
-        match pieces.recv_timeout(guard.saturating_sub(started.elapsed())) {
-            Ok((stream, bytes)) => take(stream, &bytes)?,
-            Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => {
-                nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL)?;
-                child.wait()?;
-                return Err(Overdue(guard).into());
-            }
-        }
-    }
-    let status = child.wait()?;
-    Ok(Exit {
-        code: status
-            .code()
-            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
-        leftovers: Vec::new(),
-    })
-}
-
-fn forward(stream: Stream, mut from: File, to: &Sender<(Stream, Vec<u8>)>) {
-    let mut buffer = [0; 32 << 10];
-    while let Ok(count @ 1..) = from.read(&mut buffer) {
-        if to.send((stream, buffer[..count].to_vec())).is_err() {
-            return;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shell(text: &str) -> Exec {
-        Exec {
-            argv: ["sh", "-c", text].map(String::from).into(),
-            ..Exec::default()
-        }
-    }
-
-    #[test]
-    fn output_and_status_come_back() {
-        let mut seen = Vec::new();
-        let take = |stream, bytes: &[u8]| {
-            seen.push((stream, String::from_utf8_lossy(bytes).into_owned()));
-            Ok(())
-        };
-        let env = [("WORD".to_owned(), "hello".to_owned())];
-        let exit = run_here(
-            &shell("echo $WORD; exit 3"),
-            &env,
-            Duration::from_secs(60),
-            take,
-        )
-        .unwrap();
-        assert_eq!(exit.code, 3);
-        assert_eq!(seen, [(Stream::Out, "hello\n".to_owned())]);
-    }
-
-    #[test]
-    fn a_command_that_hangs_is_killed() {
-        let error = run_here(
-            &shell("sleep 1000 & sleep 1000"),
-            &[],
-            Duration::from_millis(200),
-            |_, _| Ok(()),
-        );
-        assert!(error.unwrap_err().is::<Overdue>());
-    }
 }

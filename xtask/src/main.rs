@@ -9,6 +9,7 @@ mod demo;
 mod host;
 mod kvm_host;
 mod l1;
+mod native;
 mod payload;
 mod setup;
 mod sh;
