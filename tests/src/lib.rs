@@ -20,3 +20,13 @@ pub use vm::Vm;
 
 /// How long anything may take before a test gives up. Not a measure of speed.
 pub const HANG_GUARD: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// How many rounds a test runs: `long` under `cargo xtask soak`, else `short`.
+#[must_use]
+pub fn rounds(short: u64, long: u64) -> u64 {
+    if std::env::var_os("CUMULET_SOAK").is_some() {
+        long
+    } else {
+        short
+    }
+}

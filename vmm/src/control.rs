@@ -97,8 +97,8 @@ pub enum EndReason {
     GuestReboot,
     /// [`Command::Quit`] or SIGTERM. Exit status 0.
     Quit,
-    /// A vCPU could not go on: triple fault with resets exhausted, KVM internal error, failed
-    /// entry. Exit status 2.
+    /// A vCPU could not go on: triple fault with resets exhausted or under `exit_on_reboot`, KVM
+    /// internal error, failed entry. Exit status 2.
     VcpuError {
         /// Which vCPU.
         vcpu: u8,

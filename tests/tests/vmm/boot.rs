@@ -1,6 +1,6 @@
 //! Booting: vCPUs, memory sizes, kernels, and what the guest sees of the machine.
 
-use cumulet_tests::{Machine, Vm, elf};
+use cumulet_tests::{Machine, Vm, elf, rounds};
 use serde_json::{Value, json};
 
 /// Powers the guest off and checks that the VMM says so.
@@ -197,4 +197,22 @@ fn elf_kernel_by_its_pvh_entry() {
     let exit = vm.exit();
     assert_eq!(exit.code, Some(0), "{}", exit.stderr);
     assert_eq!(exit.reason()["reason"], "quit", "{}", exit.stderr);
+}
+
+/// The same small machine boots again and again, two at a time: a guest that dies in one boot of a hundred shows here.
+#[test]
+fn boots_again_and_again() {
+    std::thread::scope(|scope| {
+        for worker in 0..2 {
+            scope.spawn(move || {
+                let boots = rounds(4, 250);
+                for boot in 1..=boots {
+                    let mut vm = Machine::new().start();
+                    vm.hello();
+                    power_off(vm);
+                    eprintln!("worker {worker}: boot {boot} of {boots}");
+                }
+            });
+        }
+    });
 }

@@ -6,15 +6,13 @@ use std::path::Path;
 use cumulet_images::volume::{Parent, Volume, VolumeSpec};
 use cumulet_tests::machine::raw_file;
 use cumulet_tests::pattern::{Rng, fill};
-use cumulet_tests::{Machine, Vm};
+use cumulet_tests::{Machine, Vm, rounds};
 use serde_json::{Value, json};
 
-/// Kills by each of the two workers.
-const ROUNDS: u64 = 25;
 const SIZE: u64 = 16 << 20;
 const DISKS: [&str; 2] = ["raw", "volume"];
 
-/// 50 kills, by two workers with two guests, so that neither waits for the other's boot. Each guest
+/// 50 kills (1,000 in a soak), by two workers with two guests, so that neither waits for the other's boot. Each guest
 /// writes flushed records (and junk that is not flushed) to a raw disk and to a copy-on-write
 /// volume, until its VMM is killed at a random moment. The next one must find all that were
 /// announced.
@@ -33,7 +31,8 @@ fn kill_rounds(worker: u64) {
     let volume = volume_over_pattern(dir.path());
     let mut rng = Rng::new(worker);
     let mut next = 0;
-    for round in 0..ROUNDS {
+    let rounds = rounds(25, 500);
+    for round in 0..rounds {
         let mut vm = start(&raw, &volume);
         vm.send(&json!({ "cmd": "journal", "disks": DISKS, "next": next }));
         expect_announcement(&mut vm, round);
@@ -46,11 +45,11 @@ fn kill_rounds(worker: u64) {
         next = announced(&vm).map_or(next, |last| last + 1);
         check_on_host(&raw, next);
         eprintln!(
-            "worker {worker}: kill {} of {ROUNDS}, {next} records",
+            "worker {worker}: kill {} of {rounds}, {next} records",
             round + 1
         );
     }
-    assert!(next >= ROUNDS, "only {next} records were written");
+    assert!(next >= rounds, "only {next} records were written");
     let mut vm = start(&raw, &volume);
     vm.guest(&json!({ "cmd": "journal_verify", "disks": DISKS, "next": next }));
     // Where nothing was written the volume still shows its parent.

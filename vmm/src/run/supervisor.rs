@@ -237,7 +237,12 @@ impl Supervisor {
                 registers,
             });
         } else if self.exit_on_reboot {
-            self.finish(EndReason::GuestReboot);
+            // Whoever wants to see the end of the first boot wants to know that it was a crash.
+            self.finish(EndReason::VcpuError {
+                vcpu,
+                message: "triple fault".to_owned(),
+                registers,
+            });
         } else {
             tracing::info!(vcpu, "triple fault: the machine starts anew");
             self.reset();

@@ -6,6 +6,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod client;
+mod emulator;
 mod exec;
 mod files;
 mod image;

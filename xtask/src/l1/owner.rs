@@ -4,7 +4,7 @@
 //! its connection: the owner answers with [`Tell`] lines. Nothing outlives the owner, whatever happens to it: QEMU has
 //! a parent-death signal, and its disks are files that the next owner replaces.
 
-use super::{Flavour, image, proto, qemu};
+use super::{Flavour, emulator, image, proto, qemu};
 use crate::cache;
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
@@ -146,7 +146,7 @@ struct End {
 }
 
 fn own(dir: &Path, flavour: &Flavour, shared: &Arc<Shared>) -> Result<End> {
-    qemu::check_version()?;
+    let emulator = emulator::ensure()?;
     let image = image::ensure()?;
     let mut tries = 0;
     loop {
@@ -154,7 +154,7 @@ fn own(dir: &Path, flavour: &Flavour, shared: &Arc<Shared>) -> Result<End> {
         let token = token()?;
         qemu::prepare(dir, &token)?;
         let port = free_port()?;
-        let mut vm = Vm(qemu::start(dir, &image, flavour, port)?);
+        let mut vm = Vm(qemu::start(dir, &emulator, &image, flavour, port)?);
         match wait_for_agent(&mut vm, port, &token, shared) {
             Ok(Some(beat)) => {
                 let mut state = shared.state();
