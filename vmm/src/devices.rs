@@ -1,7 +1,7 @@
 //! Which PCI functions the machine has, and in which slots.
 //!
 //! ```text
-//! 0:0.0 host bridge   0:1.0 ISA bridge   0:1.3 power management
+//! 0:0.0 host bridge   0:1.x kept free for the companion that firmware looks for
 //! 0:2.0 … disks in order (the root disk first), then interfaces in order, then rng
 //! ```
 
@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use cumulet_images::block::BlockBackend;
 
-use crate::arch::layout::PORT_PM1_EVENT;
 use crate::config::{DiskConfig, NetConfig, VmConfig};
 use crate::pci::bridge::PassiveFunction;
 use crate::pci::{PciError, PciRoot};
@@ -69,7 +68,7 @@ pub fn plug(
     taps: Vec<Arc<Tap>>,
     host: impl Fn() -> Host,
 ) -> Result<DeviceMetrics, DeviceError> {
-    plug_bridges(pci)?;
+    pci.add(0, 0, Box::new(PassiveFunction::host_bridge()))?;
     let mut metrics = DeviceMetrics::new();
     let mut slot = FIRST_SLOT;
     let mut plug = |name: String, device: Box<dyn VirtioDevice>, counters: Arc<dyn Metrics>| {
@@ -99,13 +98,6 @@ pub fn plug(
         plug("rng0".to_owned(), Box::new(rng), counters)?;
     }
     Ok(metrics)
-}
-
-fn plug_bridges(pci: &PciRoot) -> Result<(), PciError> {
-    pci.add(0, 0, Box::new(PassiveFunction::host_bridge()))?;
-    pci.add(1, 0, Box::new(PassiveFunction::isa_bridge()))?;
-    let pm = PassiveFunction::power_management(PORT_PM1_EVENT);
-    pci.add(1, 3, Box::new(pm))
 }
 
 fn disk_device(

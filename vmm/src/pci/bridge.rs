@@ -1,6 +1,9 @@
-//! The fixed functions of the machine: a host bridge and the two functions of its companion that
-//! firmware and kernels look for. They hold registers and do nothing; the work (interrupt routing,
-//! ACPI) is done elsewhere at fixed addresses.
+//! The fixed function of the machine: a host bridge. It holds registers and does nothing; the work
+//! (interrupt routing, ACPI) is done elsewhere at fixed addresses.
+//!
+//! A PC of this shape has a companion chip in slot 1, an ISA bridge and a power management function.
+//! A kernel that is booted directly learns all that they could say from ACPI, and its look at their
+//! empty registers costs 258 exits, so they are left out; firmware wants to see them.
 
 use super::config_space::{ConfigSpace, Identity};
 use crate::device::{BarRange, PciDevice};
@@ -38,36 +41,6 @@ impl PassiveFunction {
         config.allow(0x72, &[0xff]);
         Self {
             name: "host-bridge",
-            config,
-        }
-    }
-
-    /// 82371SB ISA bridge, 0:1.0. Its PIRQ bytes (0x60 to 0x63) are kept, and the passive release
-    /// bit (0x82) that Linux sets; interrupts follow the fixed routing in ACPI.
-    #[must_use]
-    pub fn isa_bridge() -> Self {
-        let mut config = ConfigSpace::new(&identity(0x7000, 0x06_01_00, 0)).multifunction();
-        config.preset(0x60, &[0x80; 4]);
-        config.allow(0x60, &[0xff; 4]);
-        config.allow(0x82, &[0x02]);
-        Self {
-            name: "isa-bridge",
-            config,
-        }
-    }
-
-    /// 82371AB power management, 0:1.3, with its I/O base preset to `pm_base` and enabled, so that
-    /// firmware keeps it and the ACPI tables stay true.
-    #[must_use]
-    pub fn power_management(pm_base: u16) -> Self {
-        let mut config = ConfigSpace::new(&identity(0x7113, 0x06_80_00, 3));
-        let base = u32::from(pm_base) | 1;
-        config.preset(0x40, &base.to_le_bytes());
-        // PMREGMISC: the base above is decoded.
-        config.preset(0x80, &[1]);
-        config.allow(0x80, &[1]);
-        Self {
-            name: "power-management",
             config,
         }
     }

@@ -27,7 +27,6 @@ const STATUS_INTERRUPT: u8 = 1 << 3;
 const STATUS_CAPABILITIES: u8 = 1 << 4;
 
 const REVISION: usize = 0x08;
-const HEADER_TYPE: usize = 0x0e;
 /// Offset of BAR 0.
 pub const BAR0: u8 = 0x10;
 /// First byte behind the BARs.
@@ -131,13 +130,6 @@ impl ConfigSpace {
         space.allow(0x0c, &[0xff, 0xff]);
         space.allow(INTERRUPT_LINE, &[0xff]);
         space
-    }
-
-    /// Says that the slot has further functions (PCI 3.0 §6.2.1, header type bit 7).
-    #[must_use]
-    pub fn multifunction(mut self) -> Self {
-        self.preset(HEADER_TYPE, &[0x80]);
-        self
     }
 
     /// Says that the function uses INTA#.

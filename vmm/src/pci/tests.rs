@@ -51,10 +51,6 @@ fn root() -> PciRoot {
     let root = PciRoot::new();
     root.add(0, 0, Box::new(PassiveFunction::host_bridge()))
         .unwrap();
-    root.add(1, 0, Box::new(PassiveFunction::isa_bridge()))
-        .unwrap();
-    root.add(1, 3, Box::new(PassiveFunction::power_management(0x600)))
-        .unwrap();
     let mut config = ConfigSpace::new(&Identity {
         vendor: 0x1234,
         device: 0x5678,
@@ -91,12 +87,9 @@ fn write(root: &PciRoot, slot: u32, register: u32, value: u32) {
 fn enumeration_finds_the_functions_and_ones_elsewhere() {
     let root = root();
     assert_eq!(read(&root, 0, 0, 0), 0x1237_8086);
-    assert_eq!(read(&root, 1, 0, 0), 0x7000_8086);
-    assert_eq!(read(&root, 1, 0, 0x0c) >> 16 & 0xff, 0x80, "multifunction");
-    assert_eq!(read(&root, 1, 3, 0), 0x7113_8086);
-    assert_eq!(read(&root, 1, 3, 0x40), 0x601);
     assert_eq!(read(&root, 2, 0, 0), 0x5678_1234);
-    assert_eq!(read(&root, 1, 1, 0), u32::MAX);
+    assert_eq!(read(&root, 1, 0, 0), u32::MAX);
+    assert_eq!(read(&root, 2, 1, 0), u32::MAX);
     assert_eq!(read(&root, 31, 7, 0xfc), u32::MAX);
     // Another bus, an extended register (AMD's way), and access not enabled.
     for address in [ENABLE | 1 << 16, ENABLE | 1 << 24, 0] {
