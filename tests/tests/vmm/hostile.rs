@@ -122,11 +122,32 @@ fn garbage_rings() {
     let disk = cumulet_tests::machine::raw_file(&dir.path().join("data"), 4 << 20);
     let mut bystander = Bystander::start(&disk);
     let mut attacker = Attacker::start();
+    let mut events = attacker.0.control();
+    events.ask("subscribe");
+    let mut heard = 0;
     for seed in 1..=3 {
-        attacker.attack("rings", seed, 60);
+        let outcome = attacker.attack("rings", seed, 60);
+        let devices = outcome.as_ref().and_then(|answer| answer["ok"].as_object());
+        let killed = devices.is_some_and(|devices| {
+            let mut devices = devices.values();
+            devices.any(|device| device["needs_reset"].as_u64() > Some(0))
+        });
+        if killed {
+            // Whoever watches the machine hears of it.
+            let event = events.wait_event("device_failed");
+            let device = event["device"].as_str().expect("a name");
+            assert!(
+                !event["reason"].as_str().expect("a reason").is_empty(),
+                "{event}"
+            );
+            let status = attacker.0.control().ask("status");
+            assert!(status["failed_devices"][device].is_string(), "{status}");
+            heard += 1;
+        }
         bystander.is_unharmed(seed);
         bystander.write(seed + 1);
     }
+    assert!(heard > 0, "no round killed a device");
     attacker.stands(HOST_LIMIT_KIB);
     bystander.is_unharmed(4);
 }
