@@ -60,6 +60,7 @@ pub(crate) fn play_host() {
          ip link set world0 netns {world}; ip addr add {HOST}/24 dev eth0; \
          ip link set eth0 up; ip route add default via 198.51.100.1"
     ));
+    settle();
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .expect("make mounts private");
@@ -85,6 +86,25 @@ pub(crate) fn play_host() {
         .expect("make a folder");
     let program = std::env::current_exe().expect("own path");
     fs::copy(program, "/mnt/bin/fabric").expect("copy the test program");
+}
+
+/// Waits until the played host's network changes no more by itself: the world's end of the wire is up, and the
+/// link-local address (where there is IPv6) has been checked for duplicates.
+fn settle() {
+    let has_ipv6 = Path::new("/proc/sys/net/ipv6/conf/eth0").exists();
+    let settled = |addresses: &str| {
+        let checked = addresses.contains("inet6 ") && !addresses.contains("tentative");
+        addresses.contains("LOWER_UP") && (checked || !has_ipv6)
+    };
+    let mut addresses = String::new();
+    for _ in 0..3000 {
+        addresses = output_of("ip addr show dev eth0");
+        if settled(&addresses) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("the played host's network does not settle:\n{addresses}");
 }
 
 /// A network beyond the host's. Every connection to [`WORLD`] is told whence it came.
