@@ -14,8 +14,9 @@ use crate::control::EndReason;
 use crate::event_loop::{EventLoop, lock};
 use crate::machine::{Machine, MachineError, Surroundings};
 use crate::resources::Resources;
-use crate::sandbox::{Sandbox, SandboxError, give_up_privileges};
+use crate::sandbox::{Filter, Sandbox, SandboxError, give_up_privileges};
 use crate::trace::Timeline;
+use crate::vcpu::OnStart;
 use crate::virtio::FailureSink;
 use failures::Failures;
 use signals::Signals;
@@ -62,10 +63,8 @@ pub fn run(
     let around = Surroundings {
         events: events.handle(),
         failures: Arc::clone(&failures) as Arc<dyn FailureSink>,
-        on_vcpu_start: match &sandbox {
-            Some(sandbox) => sandbox.vcpu_entry(),
-            None => Arc::new(|| Ok(())),
-        },
+        on_vcpu_start: confined(sandbox.as_ref().map(Sandbox::vcpu)),
+        on_load: confined(sandbox.as_ref().map(Sandbox::main)),
         timeline: Arc::clone(timeline),
     };
     let log = resources.console_log.take();
@@ -81,7 +80,7 @@ pub fn run(
         .and_then(|()| own.attach_console(&supervisor, log, terminal))
         .map_err(RunError::EventLoop)?;
     if let Some(sandbox) = &sandbox {
-        sandbox.confine_main()?;
+        sandbox.main().install().map_err(SandboxError::from)?;
     }
     own.start()?;
     drop(own);
@@ -91,4 +90,12 @@ pub fn run(
         eprint!("{}", lock(&supervisor).machine().report());
     }
     Ok(reason)
+}
+
+/// What a thread does first.
+fn confined(filter: Option<&Arc<Filter>>) -> OnStart {
+    match filter.cloned() {
+        Some(filter) => Arc::new(move || filter.install().map_err(|error| error.to_string())),
+        None => Arc::new(|| Ok(())),
+    }
 }

@@ -2,23 +2,28 @@
 //! not a compromise of the host.
 //!
 //! ```text
-//! open resources ─► give_up_privileges ─► build machine ─► vCPU threads: their own filter
-//!                   (limits, capabilities,                 main thread: its filter
-//!                    no new privileges, landlock)              │
-//!                                                              ▼
-//!                                          read the (untrusted) image, run the guest
+//! open resources ─► give_up_privileges ─┬─► build machine ─► vCPU threads: their own filter
+//!                   (limits,             │                   main thread: its filter
+//!                    capabilities,       │                       │
+//!                    no new privileges,  │                       ▼
+//!                    landlock)           │                   run the guest
+//!                                        └─► loader thread: the main thread's filter
+//!                                                                │
+//!                                                                ▼
+//!                                            read the (untrusted) image, end
 //! ```
 
+mod filter;
 mod report;
 mod rules;
 
 use std::io;
 use std::sync::Arc;
 
+pub use filter::{Filter, FilterError};
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope,
 };
-use seccompiler::BpfProgram;
 
 /// Open files at most; every vector of every device is one.
 const MAX_FILES: u64 = 4096;
@@ -39,11 +44,8 @@ pub enum SandboxError {
     #[error("sandbox: landlock refused its rules")]
     Landlock(#[from] landlock::RulesetError),
     /// A filter that cannot be built or installed.
-    #[error("sandbox: seccomp refused the filter (--no-sandbox does without, for debugging only)")]
-    Seccomp(#[from] seccompiler::Error),
-    /// A filter that cannot be built.
-    #[error("sandbox: the filter is not valid")]
-    Filter(#[from] seccompiler::BackendError),
+    #[error("sandbox: no seccomp filter (--no-sandbox does without, for debugging only)")]
+    Seccomp(#[from] FilterError),
 }
 
 fn check(result: i32, what: &'static str) -> Result<(), SandboxError> {
@@ -59,9 +61,8 @@ fn check(result: i32, what: &'static str) -> Result<(), SandboxError> {
 
 /// The filters, compiled once.
 pub struct Sandbox {
-    refuse: BpfProgram,
-    main: BpfProgram,
-    vcpu: Arc<(BpfProgram, BpfProgram)>,
+    main: Arc<Filter>,
+    vcpu: Arc<Filter>,
 }
 
 impl Sandbox {
@@ -71,32 +72,23 @@ impl Sandbox {
     /// When a filter is not valid.
     pub fn new() -> Result<Self, SandboxError> {
         report::install()?;
-        let refuse = rules::refused()?;
         Ok(Self {
-            main: rules::main_thread()?,
-            vcpu: Arc::new((refuse.clone(), rules::vcpu_thread()?)),
-            refuse,
+            main: Arc::new(rules::main_thread()?),
+            vcpu: Arc::new(rules::vcpu_thread()?),
         })
     }
 
-    /// What a vCPU thread does first.
+    /// For vCPU threads.
     #[must_use]
-    pub fn vcpu_entry(&self) -> Arc<dyn Fn() -> Result<(), String> + Send + Sync> {
-        let filters = Arc::clone(&self.vcpu);
-        Arc::new(move || {
-            [&filters.0, &filters.1].into_iter().try_for_each(|filter| {
-                seccompiler::apply_filter(filter).map_err(|error| error.to_string())
-            })
-        })
+    pub fn vcpu(&self) -> &Arc<Filter> {
+        &self.vcpu
     }
 
-    /// Confines the main thread. No file can be opened, no thread or process made after it.
-    ///
-    /// # Errors
-    /// When the kernel refuses a filter.
-    pub fn confine_main(&self) -> Result<(), SandboxError> {
-        seccompiler::apply_filter(&self.refuse)?;
-        Ok(seccompiler::apply_filter(&self.main)?)
+    /// For the main thread and the one that loads the first kernel. No file can be opened, no
+    /// thread or process made after it.
+    #[must_use]
+    pub fn main(&self) -> &Arc<Filter> {
+        &self.main
     }
 }
 

@@ -1,12 +1,8 @@
 //! The system calls each kind of thread may make.
 
-use std::collections::BTreeMap;
-
 use libc::c_long;
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule,
-};
+
+use super::filter::{Filter, FilterError, Test, Verdict};
 
 /// Memory, locks, time, ending: what the language's run-time needs on every thread.
 const EVERYWHERE: &[c_long] = &[
@@ -27,8 +23,6 @@ const EVERYWHERE: &[c_long] = &[
     libc::SYS_madvise,
     libc::SYS_mremap,
     libc::SYS_munmap,
-    // Refused with EACCES by the other filter; not a reason to end the process.
-    libc::SYS_openat,
     libc::SYS_read,
     libc::SYS_restart_syscall,
     libc::SYS_rt_sigaction,
@@ -88,95 +82,76 @@ const VCPU: &[c_long] = &[
 ];
 
 /// `KVMIO`, the type byte of KVM's ioctls.
-const KVM: u64 = 0xae << 8;
+const KVM: u32 = 0xae << 8;
 /// The ioctls' numbers that a running machine uses: interrupt line, routing, irqfd, ioeventfd.
-const KVM_MACHINE: &[u64] = &[0x61, 0x6a, 0x76, 0x79];
+const KVM_MACHINE: &[u32] = &[0x61, 0x6a, 0x76, 0x79];
 /// At a reset: state of the interrupt controllers and the timer.
-const KVM_RESET: &[u64] = &[0x63, 0xa0];
+const KVM_RESET: &[u32] = &[0x63, 0xa0];
 /// On a vCPU: run; get and set registers, special registers; set MSRs, FPU, local APIC, state,
 /// events, debug registers, XCRs; get events; tell the guest of a pause.
-const KVM_VCPU: &[u64] = &[
+const KVM_VCPU: &[u32] = &[
     0x80, 0x81, 0x82, 0x83, 0x84, 0x89, 0x8d, 0x8f, 0x99, 0x9f, 0xa0, 0xa2, 0xa7, 0xad,
 ];
 /// Type and number of an ioctl, without direction and size.
-const IOCTL_NAME: u64 = 0xffff;
-
-type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
+const IOCTL_NAME: u32 = 0xffff;
 
 /// What the main thread may do.
-pub(super) fn main_thread() -> Result<BpfProgram, BackendError> {
-    let mut rules = allow(&[EVERYWHERE, MAIN])?;
-    let mut ioctls = kvm_ioctls(&[KVM_MACHINE, KVM_RESET])?;
+pub(super) fn main_thread() -> Result<Filter, FilterError> {
+    let mut ioctls = kvm_ioctls(&[KVM_MACHINE, KVM_RESET]);
+    ioctls.push(offload_ioctl());
     // Non-blocking connections; the terminal's settings back at the end.
-    for request in [libc::FIONBIO, libc::TCGETS, libc::TCSETS] {
-        ioctls.push(argument(1, SeccompCmpOp::Eq, request)?);
-    }
-    ioctls.push(offload_ioctl()?);
-    rules.insert(libc::SYS_ioctl, ioctls);
-    compile(rules, SeccompAction::Trap, SeccompAction::Allow)
+    let exact = [libc::FIONBIO, libc::TCGETS, libc::TCSETS];
+    ioctls.extend(exact.map(|request| ioctl(u32::MAX, request)));
+    compile(&[EVERYWHERE, MAIN], ioctls)
 }
 
 /// What a vCPU thread may do.
-pub(super) fn vcpu_thread() -> Result<BpfProgram, BackendError> {
-    let mut rules = allow(&[EVERYWHERE, VCPU])?;
-    let mut ioctls = kvm_ioctls(&[KVM_VCPU, KVM_MACHINE])?;
-    ioctls.push(offload_ioctl()?);
-    rules.insert(libc::SYS_ioctl, ioctls);
-    compile(rules, SeccompAction::Trap, SeccompAction::Allow)
+pub(super) fn vcpu_thread() -> Result<Filter, FilterError> {
+    let mut ioctls = kvm_ioctls(&[KVM_VCPU, KVM_MACHINE]);
+    ioctls.push(offload_ioctl());
+    compile(&[EVERYWHERE, VCPU], ioctls)
 }
 
-/// Calls that fail with EACCES instead of ending the process: libraries try them and can do
-/// without.
-pub(super) fn refused() -> Result<BpfProgram, BackendError> {
-    let rules = Rules::from([(libc::SYS_openat, Vec::new())]);
-    let error = u32::try_from(libc::EACCES).unwrap_or(1);
-    compile(rules, SeccompAction::Allow, SeccompAction::Errno(error))
-}
-
-fn allow(lists: &[&[c_long]]) -> Result<Rules, BackendError> {
-    let mut rules: Rules = lists
-        .iter()
-        .flat_map(|list| list.iter())
-        .map(|call| (*call, Vec::new()))
-        .collect();
-    // Memory never becomes executable.
-    let executable = u64::try_from(libc::PROT_EXEC).unwrap_or(u64::MAX);
-    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
-        let not_executable = argument(2, SeccompCmpOp::MaskedEq(executable), 0)?;
-        rules.insert(call, vec![not_executable]);
-    }
-    Ok(rules)
-}
-
-fn kvm_ioctls(lists: &[&[u64]]) -> Result<Vec<SeccompRule>, BackendError> {
+fn kvm_ioctls(lists: &[&[u32]]) -> Vec<Test> {
     lists
         .iter()
         .flat_map(|list| list.iter())
-        .map(|number| argument(1, SeccompCmpOp::MaskedEq(IOCTL_NAME), KVM | number))
+        .map(|number| ioctl(IOCTL_NAME, u64::from(KVM | number)))
         .collect()
 }
 
-fn offload_ioctl() -> Result<SeccompRule, BackendError> {
-    let name = libc::TUNSETOFFLOAD & IOCTL_NAME;
-    argument(1, SeccompCmpOp::MaskedEq(IOCTL_NAME), name)
+fn offload_ioctl() -> Test {
+    ioctl(IOCTL_NAME, libc::TUNSETOFFLOAD & u64::from(IOCTL_NAME))
 }
 
-fn argument(index: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
-    SeccompRule::new(vec![SeccompCondition::new(
-        index,
-        SeccompCmpArgLen::Dword,
-        operator,
-        value,
-    )?])
+fn ioctl(mask: u32, request: u64) -> Test {
+    Test {
+        argument: 1,
+        mask,
+        // Requests are numbers of 32 bits.
+        value: u32::try_from(request).unwrap_or(u32::MAX),
+    }
 }
 
-fn compile(
-    rules: Rules,
-    otherwise: SeccompAction,
-    matching: SeccompAction,
-) -> Result<BpfProgram, BackendError> {
-    let arch = std::env::consts::ARCH.try_into()?;
-    SeccompFilter::new(rules, otherwise, matching, arch)?.try_into()
+fn compile(lists: &[&[c_long]], ioctls: Vec<Test>) -> Result<Filter, FilterError> {
+    let allowed = lists
+        .iter()
+        .flat_map(|list| list.iter())
+        .map(|call| (*call, Verdict::Allow));
+    // Memory never becomes executable.
+    let not_executable = Verdict::AllowIf(vec![Test {
+        argument: 2,
+        mask: libc::PROT_EXEC.unsigned_abs(),
+        value: 0,
+    }]);
+    // Libraries try to open files and can do without.
+    let refused = Verdict::Fail(u16::try_from(libc::EACCES).unwrap_or(1));
+    Filter::new(allowed.chain([
+        (libc::SYS_mmap, not_executable.clone()),
+        (libc::SYS_mprotect, not_executable),
+        (libc::SYS_ioctl, Verdict::AllowIf(ioctls)),
+        (libc::SYS_openat, refused),
+    ]))
 }
 
 #[cfg(test)]
@@ -184,21 +159,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_filters_compile() {
-        for filter in [main_thread(), vcpu_thread(), refused()] {
-            assert!(!filter.unwrap().is_empty());
-        }
-    }
-
-    #[test]
     fn files_can_be_used_but_not_opened() {
-        std::thread::spawn(|| {
-            seccompiler::apply_filter(&refused().unwrap()).unwrap();
-            let error = std::fs::File::open("/dev/null").unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::EACCES));
-            assert!(std::time::SystemTime::now().elapsed().is_ok());
-        })
-        .join()
-        .unwrap();
+        for filter in [main_thread().unwrap(), vcpu_thread().unwrap()] {
+            std::thread::spawn(move || {
+                filter.install().unwrap();
+                let error = std::fs::File::open("/dev/null").unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+                assert!(std::time::SystemTime::now().elapsed().is_ok());
+            })
+            .join()
+            .unwrap();
+        }
     }
 }

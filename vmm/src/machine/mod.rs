@@ -1,5 +1,7 @@
 //! The machine: built in one sequence, started, paused, reset, ended.
 
+mod loading;
+
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +16,6 @@ use crate::arch::acpi::{AcpiBlob, AcpiConfig, PciWindows};
 use crate::arch::boot::BootError;
 use crate::arch::cpuid::{self, CpuModel};
 use crate::arch::irq::{Controllers, KvmHost, KvmLine};
-use crate::arch::regs::Entry;
 use crate::arch::smbios::{self, Hardware, SmbiosError};
 use crate::arch::vcpu::PowerOnState;
 use crate::arch::{self, layout};
@@ -37,6 +38,7 @@ use crate::trace::{Timeline, Trace, VcpuTrace};
 use crate::vcpu::{OnStart, Platform, Vcpu, Vcpus};
 use crate::virtio::FailureSink;
 use crate::virtio::transport::Host;
+use loading::{Loading, load};
 
 /// Why a machine cannot be built or reset.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +108,8 @@ pub struct Surroundings {
     pub failures: Arc<dyn FailureSink>,
     /// Runs first on each vCPU thread.
     pub on_vcpu_start: OnStart,
+    /// Runs first on the thread that loads the kernel.
+    pub on_load: OnStart,
     /// Milestones.
     pub timeline: Arc<Timeline>,
 }
@@ -117,7 +121,8 @@ pub struct Machine {
     ram_bytes: u64,
     platform: Arc<Platform>,
     legacy: Legacy,
-    boot: BootSource,
+    boot: Arc<BootSource>,
+    loading: Option<Loading>,
     tables: Tables,
     windows: PciWindows,
     console: ConsoleOutput,
@@ -153,6 +158,9 @@ impl Machine {
     ) -> Result<Self, MachineError> {
         let ram = GuestRam::new(config.memory_mib)?;
         let ram_bytes = config.memory_mib * layout::MIB;
+        let boot = Arc::new(resources.boot);
+        let loading = Loading::begin(&boot, &ram, ram_bytes, &around.on_load)
+            .map_err(host("a thread that loads the kernel"))?;
         let vm = Arc::new(create_vm(&resources.kvm, &ram)?);
         let controllers = Controllers::capture(&vm).map_err(kvm("read interrupt controllers"))?;
         let irq_host: Arc<dyn PciHost> =
@@ -199,7 +207,8 @@ impl Machine {
             ram_bytes,
             platform,
             legacy,
-            boot: resources.boot,
+            boot,
+            loading: Some(loading),
             windows,
             console,
             trace,
@@ -214,15 +223,20 @@ impl Machine {
     ///
     /// # Errors
     /// When the kernel cannot be loaded.
-    pub fn start(&self) -> Result<(), MachineError> {
-        let entry = self.load()?;
+    pub fn start(&mut self) -> Result<(), MachineError> {
+        self.write_tables()?;
+        let entry = match self.loading.take() {
+            Some(loading) => loading.end()?,
+            None => load(&self.boot, &self.ram.memory, self.ram_bytes)?,
+        };
         Timeline::mark(&self.trace.timeline.kernel_loaded);
         self.vcpus.start(entry);
         Timeline::mark(&self.trace.timeline.first_run);
         Ok(())
     }
 
-    fn load(&self) -> Result<Entry, MachineError> {
+    /// Assigns PCI addresses and puts the tables into RAM: what firmware would do.
+    fn write_tables(&self) -> Result<(), MachineError> {
         let below = Window::new(self.windows.below.0, self.windows.below.1);
         let above = self
             .windows
@@ -245,12 +259,7 @@ impl Machine {
                     source,
                 })?;
         }
-        let mut payload = self.boot.payload()?;
-        Ok(arch::boot::load(
-            &self.ram.memory,
-            self.ram_bytes,
-            &mut payload,
-        )?)
+        Ok(())
     }
 
     /// Stops all vCPUs and with them the guest's clocks.
@@ -279,7 +288,8 @@ impl Machine {
             .map_err(kvm("reset the interrupt controllers"))?;
         self.legacy.reset();
         self.ram.clear().map_err(host("empty guest RAM"))?;
-        let entry = self.load()?;
+        self.write_tables()?;
+        let entry = load(&self.boot, &self.ram.memory, self.ram_bytes)?;
         self.vcpus.start(entry);
         Ok(())
     }
