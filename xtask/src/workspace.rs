@@ -30,13 +30,17 @@ pub(crate) fn profile_dir(profile: &str) -> Result<PathBuf> {
 
 /// Builds the product's binaries.
 pub(crate) fn build_binaries(profile: &str) -> Result<()> {
-    crate::sh::run(cargo()?.args(["build", "--profile", profile]).args([
-        "-p",
-        "cumulet-vmm",
-        "-p",
-        "cumulet-agent",
-        "--bins",
-    ]))
+    build_packages(profile, &["cumulet-vmm", "cumulet-agent"])
+}
+
+/// Builds the binaries of some packages.
+pub(crate) fn build_packages(profile: &str, packages: &[&str]) -> Result<()> {
+    let packages = packages.iter().flat_map(|package| ["-p", package]);
+    crate::sh::run(
+        cargo()?
+            .args(["build", "--profile", profile, "--bins"])
+            .args(packages),
+    )
 }
 
 /// Builds one test binary and gives its path. `NAME` is tests/tests/NAME.rs; `PACKAGE/NAME` the same of another

@@ -135,25 +135,34 @@ pub(super) fn measure(dir: &Path, machine: &Machine, rounds: usize) -> Result<Ta
             machine.ours(&dir.join("vol.json"), &disk(&volume, "volume"), &json!([]))?,
         ),
     ];
-    // Load by contender by round.
-    let mut rates = vec![vec![Vec::new(); contenders.len()]; LOADS.len()];
-    for (index, (name, argv)) in contenders.iter().enumerate() {
-        eprintln!("bench block: {name}");
+    let mut guests = Vec::new();
+    for (name, argv) in &contenders {
+        eprintln!("bench block: boot {name}");
         let mut guest = Guest::boot(argv)?;
         // First touch: what is measured is a disk in use.
         guest.ask(
             &json!({ "cmd": "write", "disk": "bench", "offset": 0, "len": DISK, "seed": 7,
             "direct": true, "chunk": 1 << 20 }),
         )?;
-        for round in 0..=rounds {
-            for (load, row) in LOADS.iter().zip(&mut rates) {
+        guests.push((name, guest));
+    }
+    // Load by contender by round. All take turns within a round, so that what else this host does
+    // hits all of them.
+    let mut rates = vec![vec![Vec::new(); contenders.len()]; LOADS.len()];
+    for round in 0..=rounds {
+        for (load, row) in LOADS.iter().zip(&mut rates) {
+            let mut line = format!("bench block: round {round}, {}:", load.name);
+            for ((name, guest), rates) in guests.iter_mut().zip(row) {
                 let answer = guest
                     .ask(&json!({ "cmd": "bench", "disk": "bench", "kind": load.kind,
                     "block": load.block, "depth": load.depth, "ops": load.ops, "span": DISK }))?;
+                let rate = rate(&answer["ops"], &answer["ns"])?;
+                line.push_str(&format!(" {name} {rate:.0}/s"));
                 if round > 0 {
-                    row[index].push(rate(&answer["ops"], &answer["ns"])?);
+                    rates.push(rate);
                 }
             }
+            eprintln!("{line}");
         }
     }
     let mut table = Table::new([

@@ -6,6 +6,7 @@
 mod block;
 mod boot;
 mod guest;
+mod launch;
 mod net;
 mod probe;
 mod table;
@@ -30,6 +31,8 @@ pub(crate) enum BenchTask {
     Block(Common),
     /// TCP between guest and host by iperf3.
     Net(Common),
+    /// `cumulet run` of an AMI of 1 GiB and of one of 20 GiB: time and disk space.
+    Launch(Common),
 }
 
 /// What all benchmarks take.
@@ -52,6 +55,7 @@ enum Kind {
     Boot,
     Block,
     Net,
+    Launch,
 }
 
 /// The half that runs inside the KVM host.
@@ -71,6 +75,7 @@ pub(crate) fn run(task: &BenchTask) -> Result<()> {
         BenchTask::Boot(common) => run_inside(common, "boot"),
         BenchTask::Block(common) => run_inside(common, "block"),
         BenchTask::Net(common) => run_inside(common, "net"),
+        BenchTask::Launch(common) => run_inside(common, "launch"),
     }
 }
 
@@ -91,6 +96,7 @@ pub(crate) fn run_inner(task: &InnerTask) -> Result<()> {
         }
         Kind::Block => block::measure(&dir, &machine, task.rounds)?,
         Kind::Net => net::measure(&dir, &mut machine, task.rounds)?,
+        Kind::Launch => launch::measure(&dir, &machine, task.rounds)?,
     };
     std::fs::remove_dir_all(&dir)?;
     println!("{table}");
@@ -104,7 +110,11 @@ fn tempdir() -> Result<PathBuf> {
 }
 
 fn run_inside(common: &Common, inner: &str) -> Result<()> {
-    workspace::build_binaries(&common.profile)?;
+    let packages = match inner {
+        "launch" => &["cumulet-vmm", "cumulet-agent"][..],
+        _ => &["cumulet-vmm"],
+    };
+    workspace::build_packages(&common.profile, packages)?;
     let payload = payload::ensure()?;
     let name = if common.wall { "bench" } else { "bench-icount" };
     let flavour = Flavour {
