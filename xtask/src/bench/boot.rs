@@ -64,9 +64,14 @@ pub(super) fn measure(
         .collect();
     for round in 0..=rounds {
         for (contender, (_, samples)) in contenders.iter().zip(&mut results) {
-            eprintln!("{}, round {round}", contender.name);
             let sample = boot_once(&contender.argv, RAM_MIB)
                 .with_context(|| format!("{}, round {round}", contender.name))?;
+            eprintln!(
+                "bench boot: round {round}, {}: KVM_RUN {:.1} ms, HELLO {:.0} ms",
+                contender.name,
+                sample.first_run_us / 1e3,
+                sample.hello_us / 1e3
+            );
             if round > 0 {
                 samples.push(sample);
             }
