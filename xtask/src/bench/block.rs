@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use cumulet_images::volume::{Parent, Volume, VolumeSpec};
 use serde_json::json;
 
-use super::guest::{Guest, Machine, rate};
-use super::table::{Table, median};
+use super::guest::{Contender, Guest, Machine, rate};
+use super::table::{Table, best};
 
 /// Size of each disk; all of it is touched before anything is measured.
 const DISK: u64 = 128 << 20;
@@ -29,42 +29,42 @@ const LOADS: [Load; 6] = [
         kind: "randread",
         block: 4 << 10,
         depth: 1,
-        ops: 2000,
+        ops: 500,
     },
     Load {
         name: "randwrite 4K d1",
         kind: "randwrite",
         block: 4 << 10,
         depth: 1,
-        ops: 2000,
+        ops: 500,
     },
     Load {
         name: "randread 4K d32",
         kind: "randread",
         block: 4 << 10,
         depth: 32,
-        ops: 8000,
+        ops: 2000,
     },
     Load {
         name: "randwrite 4K d32",
         kind: "randwrite",
         block: 4 << 10,
         depth: 32,
-        ops: 8000,
+        ops: 2000,
     },
     Load {
         name: "read 1M",
         kind: "read",
         block: 1 << 20,
         depth: 1,
-        ops: 256,
+        ops: 64,
     },
     Load {
         name: "write 1M",
         kind: "write",
         block: 1 << 20,
         depth: 1,
-        ops: 256,
+        ops: 64,
     },
 ];
 
@@ -116,48 +116,42 @@ pub(super) fn measure(dir: &Path, machine: &Machine, rounds: usize) -> Result<Ta
         "file={},if=none,id=d0,format=raw,aio=io_uring",
         other.display()
     );
-    let contenders = [
-        (
-            "qemu",
-            machine.qemu(&[
-                "-drive",
-                &drive,
-                "-device",
-                "virtio-blk-pci,drive=d0,serial=bench,disable-legacy=on",
-            ]),
-        ),
-        (
-            "cumulet raw",
-            machine.ours(&dir.join("raw.json"), &disk(&own, "raw"), &json!([]))?,
-        ),
-        (
-            "cumulet volume",
-            machine.ours(&dir.join("vol.json"), &disk(&volume, "volume"), &json!([]))?,
-        ),
+    // First touch: what is measured is a disk in use.
+    let touch = |guest: &mut Guest| {
+        guest
+            .ask(
+                &json!({ "cmd": "write", "disk": "bench", "offset": 0, "len": DISK, "seed": 7,
+                "direct": true, "chunk": 1 << 20 }),
+            )
+            .map(drop)
+    };
+    let qemu = machine.qemu(&[
+        "-drive",
+        &drive,
+        "-device",
+        "virtio-blk-pci,drive=d0,serial=bench,disable-legacy=on",
+    ]);
+    let raw = machine.ours(&dir.join("raw.json"), &disk(&own, "raw"), &json!([]))?;
+    let volume = machine.ours(&dir.join("vol.json"), &disk(&volume, "volume"), &json!([]))?;
+    let mut contenders = [
+        Contender::new("qemu", qemu, touch),
+        Contender::new("cumulet raw", raw, touch),
+        Contender::new("cumulet volume", volume, touch),
     ];
-    let mut guests = Vec::new();
-    for (name, argv) in &contenders {
-        eprintln!("bench block: boot {name}");
-        let mut guest = Guest::boot(argv)?;
-        // First touch: what is measured is a disk in use.
-        guest.ask(
-            &json!({ "cmd": "write", "disk": "bench", "offset": 0, "len": DISK, "seed": 7,
-            "direct": true, "chunk": 1 << 20 }),
-        )?;
-        guests.push((name, guest));
-    }
     // Load by contender by round. All take turns within a round, so that what else this host does
     // hits all of them.
     let mut rates = vec![vec![Vec::new(); contenders.len()]; LOADS.len()];
     for round in 0..=rounds {
         for (load, row) in LOADS.iter().zip(&mut rates) {
+            let command = json!({ "cmd": "bench", "disk": "bench", "kind": load.kind,
+                "block": load.block, "depth": load.depth, "ops": load.ops, "span": DISK });
             let mut line = format!("bench block: round {round}, {}:", load.name);
-            for ((name, guest), rates) in guests.iter_mut().zip(row) {
-                let answer = guest
-                    .ask(&json!({ "cmd": "bench", "disk": "bench", "kind": load.kind,
-                    "block": load.block, "depth": load.depth, "ops": load.ops, "span": DISK }))?;
-                let rate = rate(&answer["ops"], &answer["ns"])?;
-                line.push_str(&format!(" {name} {rate:.0}/s"));
+            for (contender, rates) in contenders.iter_mut().zip(row) {
+                let rate = contender.measure(|guest| {
+                    let answer = guest.ask(&command)?;
+                    rate(&answer["ops"], &answer["ns"])
+                })?;
+                line.push_str(&format!(" {} {rate:.0}/s", contender.name()));
                 if round > 0 {
                     rates.push(rate);
                 }
@@ -174,10 +168,7 @@ pub(super) fn measure(dir: &Path, machine: &Machine, rounds: usize) -> Result<Ta
         "ratio",
     ]);
     for (load, row) in LOADS.iter().zip(&rates) {
-        let of = |index: usize| {
-            row.get(index)
-                .map_or(f64::NAN, |r| median(r.iter().copied()))
-        };
+        let of = |index: usize| row.get(index).map_or(f64::NAN, |rates| best(rates));
         let (qemu, raw, volume) = (of(0), of(1), of(2));
         table.row([
             load.name.into(),

@@ -33,6 +33,69 @@ impl Guest {
     }
 }
 
+/// A contender: its guest is started when first used, and again when it ended. On an emulated host a guest is lost now
+/// and then; that must not end the whole comparison.
+pub(super) struct Contender<'a> {
+    name: &'a str,
+    argv: Vec<String>,
+    prepare: Box<Prepare<'a>>,
+    guest: Option<Guest>,
+}
+
+/// What is done with a guest before it is measured.
+type Prepare<'a> = dyn Fn(&mut Guest) -> Result<()> + 'a;
+
+/// Guests lost in a row after which a contender is given up.
+const TRIES: u32 = 4;
+
+impl<'a> Contender<'a> {
+    /// `prepare` runs after each start.
+    pub(super) fn new(
+        name: &'a str,
+        argv: Vec<String>,
+        prepare: impl Fn(&mut Guest) -> Result<()> + 'a,
+    ) -> Self {
+        Self {
+            name,
+            argv,
+            prepare: Box::new(prepare),
+            guest: None,
+        }
+    }
+
+    /// Its name in tables.
+    pub(super) fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// Measures something, with another guest if this one ends over it.
+    pub(super) fn measure<T>(&mut self, measure: impl Fn(&mut Guest) -> Result<T>) -> Result<T> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.attempt(&measure) {
+                Ok(value) => return Ok(value),
+                Err(error) if tries == TRIES => return Err(error),
+                Err(error) => eprintln!("{}: started again, because: {error}", self.name),
+            }
+        }
+    }
+
+    fn attempt<T>(&mut self, measure: impl Fn(&mut Guest) -> Result<T>) -> Result<T> {
+        let mut guest = match self.guest.take() {
+            Some(guest) => guest,
+            None => {
+                let mut guest = Guest::boot(&self.argv)?;
+                (self.prepare)(&mut guest)?;
+                guest
+            }
+        };
+        let value = measure(&mut guest)?;
+        self.guest = Some(guest);
+        Ok(value)
+    }
+}
+
 /// What every machine of the block and net comparisons shares.
 pub(super) struct Machine {
     pub(super) kernel: PathBuf,
@@ -51,6 +114,7 @@ impl Machine {
             "disks": disks,
             "nets": nets,
             "console": { "stdio": true },
+            "exit_on_reboot": true,
         });
         std::fs::write(config, document.to_string())
             .with_context(|| format!("cannot write {}", config.display()))?;

@@ -6,12 +6,12 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::guest::{Guest, Machine};
-use super::table::{Table, median};
+use super::guest::{Contender, Guest, Machine};
+use super::table::{Table, best};
 use crate::payload::cpio::Archive;
 
 /// Bytes a transfer.
-const BYTES: &str = "192M";
+const BYTES: &str = "64M";
 
 /// A tap device with an address of the host's, gone when dropped.
 struct Tap {
@@ -71,39 +71,47 @@ pub(super) fn measure(dir: &Path, machine: &mut Machine, rounds: usize) -> Resul
         "tap,id=n0,ifname={},script=no,downscript=no,vhost=off",
         taps[0].name
     );
-    let contenders = [
-        machine.qemu(&[
-            "-netdev",
-            &netdev,
-            "-device",
-            "virtio-net-pci,netdev=n0,disable-legacy=on",
-        ]),
-        machine.ours(
-            &dir.join("net.json"),
-            &json!([]),
-            &json!([{ "tap": { "name": taps[1].name }, "mac": "02:00:00:00:77:02" }]),
-        )?,
+    let qemu = machine.qemu(&[
+        "-netdev",
+        &netdev,
+        "-device",
+        "virtio-net-pci,netdev=n0,disable-legacy=on",
+    ]);
+    let ours = machine.ours(
+        &dir.join("net.json"),
+        &json!([]),
+        &json!([{ "tap": { "name": taps[1].name }, "mac": "02:00:00:00:77:02" }]),
+    )?;
+    let up = |subnet: String| {
+        move |guest: &mut Guest| {
+            let name = interface(guest)?;
+            guest
+                .ask(&json!({ "cmd": "net_up", "name": name, "address": format!("{subnet}.2"), "prefix": 24 }))
+                .map(drop)
+        }
+    };
+    let mut contenders = [
+        Contender::new("qemu", qemu, up(taps[0].subnet.clone())),
+        Contender::new("cumulet", ours, up(taps[1].subnet.clone())),
     ];
-    // Direction by contender by round.
+    // Direction by contender by round; the contenders take turns.
     let mut rates = [[const { Vec::new() }; 2], [const { Vec::new() }; 2]];
-    for (index, (argv, tap)) in contenders.iter().zip(&taps).enumerate() {
-        let mut guest = Guest::boot(argv)?;
-        let name = interface(&mut guest)?;
-        guest.ask(&json!({ "cmd": "net_up", "name": name, "address": format!("{}.2", tap.subnet), "prefix": 24 }))?;
-        for round in 0..=rounds {
-            for (row, reverse) in rates.iter_mut().zip([false, true]) {
-                let rate = iperf3(&mut guest, &format!("{}.1", tap.subnet), reverse)?;
+    for round in 0..=rounds {
+        for (row, reverse) in rates.iter_mut().zip([false, true]) {
+            let mut line = format!("bench net: round {round}, reverse {reverse}:");
+            for ((contender, tap), rates) in contenders.iter_mut().zip(&taps).zip(row) {
+                let host = format!("{}.1", tap.subnet);
+                let rate = contender.measure(|guest| iperf3(guest, &host, reverse))?;
+                line.push_str(&format!(" {} {rate:.0} MiB/s", contender.name()));
                 if round > 0 {
-                    row[index].push(rate);
+                    rates.push(rate);
                 }
             }
+            eprintln!("{line}");
         }
     }
     for (row, name) in rates.iter().zip(["guest to host", "host to guest"]) {
-        let (qemu, ours) = (
-            median(row[0].iter().copied()),
-            median(row[1].iter().copied()),
-        );
+        let (qemu, ours) = (best(&row[0]), best(&row[1]));
         table.row([
             name.into(),
             format!("{qemu:.0}"),
