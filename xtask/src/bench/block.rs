@@ -9,7 +9,7 @@ use cumulet_images::volume::{Parent, Volume, VolumeSpec};
 use serde_json::json;
 
 use super::guest::{Contender, Guest, Machine, rate};
-use super::table::{Table, best};
+use super::table::{Table, compare, median};
 
 /// Size of each disk; all of it is touched before anything is measured.
 const DISK: u64 = 128 << 20;
@@ -163,20 +163,22 @@ pub(super) fn measure(dir: &Path, machine: &Machine, rounds: usize) -> Result<Ta
         "load",
         "qemu ops/s",
         "cumulet raw ops/s",
-        "ratio",
+        "ratio (rounds ahead)",
         "cumulet volume ops/s",
-        "ratio",
+        "ratio (rounds ahead)",
     ]);
     for (load, row) in LOADS.iter().zip(&rates) {
-        let of = |index: usize| row.get(index).map_or(f64::NAN, |rates| best(rates));
-        let (qemu, raw, volume) = (of(0), of(1), of(2));
+        let [qemu, raw, volume] = row.as_slice() else {
+            continue;
+        };
+        let typical = |rates: &[f64]| format!("{:.0}", median(rates.iter().copied()));
         table.row([
             load.name.into(),
-            format!("{qemu:.0}"),
-            format!("{raw:.0}"),
-            format!("{:.2}", raw / qemu),
-            format!("{volume:.0}"),
-            format!("{:.2}", volume / qemu),
+            typical(qemu),
+            typical(raw),
+            compare(raw, qemu),
+            typical(volume),
+            compare(volume, qemu),
         ]);
     }
     Ok(table)

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::guest::{Contender, Guest, Machine};
-use super::table::{Table, best};
+use super::table::{Table, compare, median};
 use crate::payload::cpio::Archive;
 
 /// Bytes a transfer.
@@ -65,7 +65,12 @@ pub(super) fn measure(dir: &Path, machine: &mut Machine, rounds: usize) -> Resul
             .spawn()
             .context("cannot start iperf3 (package iperf3)")?,
     );
-    let mut table = Table::new(["direction", "qemu MiB/s", "cumulet MiB/s", "ratio"]);
+    let mut table = Table::new([
+        "direction",
+        "qemu MiB/s",
+        "cumulet MiB/s",
+        "ratio (rounds ahead)",
+    ]);
     let taps = [Tap::new(1)?, Tap::new(2)?];
     let netdev = format!(
         "tap,id=n0,ifname={},script=no,downscript=no,vhost=off",
@@ -111,12 +116,13 @@ pub(super) fn measure(dir: &Path, machine: &mut Machine, rounds: usize) -> Resul
         }
     }
     for (row, name) in rates.iter().zip(["guest to host", "host to guest"]) {
-        let (qemu, ours) = (best(&row[0]), best(&row[1]));
+        let [qemu, ours] = row;
+        let typical = |rates: &[f64]| format!("{:.0}", median(rates.iter().copied()));
         table.row([
             name.into(),
-            format!("{qemu:.0}"),
-            format!("{ours:.0}"),
-            format!("{:.2}", ours / qemu),
+            typical(qemu),
+            typical(ours),
+            compare(ours, qemu),
         ]);
     }
     Ok(table)

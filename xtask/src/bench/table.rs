@@ -55,9 +55,13 @@ pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The highest rate: of a load that other work on the machine can only slow down, the least disturbed run says most.
-pub(super) fn best(rates: &[f64]) -> f64 {
-    rates.iter().copied().fold(f64::NAN, f64::max)
+/// How a contender compares with another in the same rounds: the median of the ratios round by round, and in how many
+/// rounds it was at least equal. What disturbs a round hits both, so this says more than a ratio of medians.
+pub(super) fn compare(rates: &[f64], base: &[f64]) -> String {
+    let pairs = || rates.iter().zip(base);
+    let ratio = median(pairs().map(|(rate, base)| rate / base));
+    let ahead = pairs().filter(|(rate, base)| rate >= base).count();
+    format!("{ratio:.2} ({ahead} of {})", pairs().count())
 }
 
 #[cfg(test)]
@@ -81,8 +85,11 @@ mod tests {
     }
 
     #[test]
-    fn the_best_is_the_highest() {
-        assert!((best(&[1.0, 3.0, 2.0]) - 3.0).abs() < f64::EPSILON);
-        assert!(best(&[]).is_nan());
+    fn rounds_are_compared_one_by_one() {
+        // The second round was disturbed for both.
+        assert_eq!(
+            compare(&[9.0, 2.0, 12.0], &[10.0, 1.0, 10.0]),
+            "1.20 (2 of 3)"
+        );
     }
 }
