@@ -1,11 +1,18 @@
 //! A network of the test's own: a namespace with a tap, and services on the host's side of it.
 
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
 
 use nix::sched::{CloneFlags, unshare};
+
+use crate::HANG_GUARD;
 
 /// Host's address on the tap's network.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -60,6 +67,117 @@ pub fn tcp_echo_once() -> (u16, JoinHandle<usize>) {
         all.len()
     });
     (port, thread)
+}
+
+/// A service that reads and forgets.
+pub struct Sink {
+    /// Where it listens.
+    pub port: u16,
+    read: Receiver<usize>,
+}
+
+impl Sink {
+    /// Waits until it has read so many bytes.
+    ///
+    /// # Panics
+    /// When they do not come.
+    pub fn wait_for(&self, bytes: usize) {
+        let mut seen = 0;
+        while seen < bytes {
+            match self.read.recv_timeout(HANG_GUARD) {
+                Ok(more) => seen += more,
+                Err(error) => panic!("{seen} bytes came, then: {error}"),
+            }
+        }
+    }
+}
+
+/// Takes one TCP connection on a port of the system's choice and reads until it breaks.
+///
+/// # Panics
+/// When the host refuses the socket.
+#[must_use]
+pub fn tcp_sink() -> Sink {
+    let listener = TcpListener::bind((HOST, 0)).expect("a listening socket");
+    let port = listener.local_addr().expect("its address").port();
+    let (tell, read) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut chunk = vec![0; 1 << 16];
+        while let Ok(got @ 1..) = stream.read(&mut chunk) {
+            // Nobody may be counting any more.
+            let _ = tell.send(got);
+        }
+    });
+    Sink { port, read }
+}
+
+/// Datagrams on their way to the guest, until dropped.
+pub struct Flood {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the flood");
+        }
+    }
+}
+
+/// Sends datagrams to a port of the guest, whether anybody listens or not.
+///
+/// # Panics
+/// When the host refuses the socket.
+#[must_use]
+pub fn flood(port: u16) -> Flood {
+    let socket = UdpSocket::bind((HOST, 0)).expect("a socket");
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let thread = std::thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            // Refused while there is no guest to resolve its address. In bursts with pauses: the
+            // host of a test may have one processor to spare.
+            for _ in 0..4 {
+                let _ = socket.send_to(&[0; 1000], (GUEST, port));
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    });
+    Flood {
+        stop,
+        thread: Some(thread),
+    }
+}
+
+/// Opens `tap0` as `cumulet` does, to be handed to a VMM.
+///
+/// # Panics
+/// When the host refuses.
+#[must_use]
+pub fn open_tap() -> File {
+    let tap = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .expect("/dev/net/tun");
+    let mut name = [0; libc::IFNAMSIZ];
+    for (to, from) in name.iter_mut().zip(c"tap0".to_bytes()) {
+        *to = from.cast_signed();
+    }
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    let request = libc::ifreq {
+        ifr_name: name,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_flags: libc::c_short::try_from(flags).expect("flags of 16 bits"),
+        },
+    };
+    // SAFETY: the request is an ifreq with a name and flags, as this ioctl takes.
+    let done = unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETIFF, &raw const request) };
+    nix::errno::Errno::result(done).expect("TUNSETIFF");
+    tap
 }
 
 /// Echoes UDP datagrams on a port of the system's choice until the test ends.

@@ -77,6 +77,14 @@ pub(crate) struct Size {
     /// Memory of a newly started L1, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     memory: u32,
+    /// CPUs of a newly started L1. With more than one a nested guest is lost now and then.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = 1,
+        conflicts_with = "icount"
+    )]
+    cpus: u32,
     /// A newly started L1 ends after so many seconds without use.
     #[arg(long, value_name = "SECONDS", default_value_t = 1200)]
     idle: u64,
@@ -102,6 +110,7 @@ impl Size {
         Ok(Flavour {
             name: self.kind.name().to_owned(),
             memory_mib: self.memory,
+            cpus: self.cpus,
             icount: self.kind.icount,
             idle_seconds: self.idle,
             disks: disks.collect::<Result<_>>()?,

@@ -1,6 +1,8 @@
 //! The network device on a tap of the test's own.
 
-use cumulet_tests::{Machine, net};
+use std::os::unix::process::CommandExt as _;
+
+use cumulet_tests::{Machine, Vm, net};
 use serde_json::json;
 
 const MAC: &str = "02:00:00:00:00:07";
@@ -57,4 +59,59 @@ fn tcp_udp_and_icmp_with_offloads() {
     assert_eq!(exit.code, Some(0), "{}", exit.stderr);
     // The tap is the test's and stays.
     net::ip("link show tap0");
+}
+
+/// Joins the guest's first interface to the tap's network.
+fn net_up(vm: &mut Vm) {
+    let list = vm.guest(&json!({ "cmd": "net_list" }));
+    vm.guest(&json!({
+        "cmd": "net_up", "name": list[0]["name"], "address": net::GUEST.to_string(), "prefix": net::PREFIX,
+    }));
+}
+
+/// The reset button while packets arrive and leave: the next boot finds
+/// a sound network device. The tap comes as an inherited descriptor, as `cumulet` hands it over.
+#[test]
+fn reset_with_traffic_in_flight() {
+    const FD: i32 = 77;
+    net::enter_with_tap();
+    let tap = net::open_tap();
+    let mut machine = Machine::new().reboots().vcpus(2);
+    machine.config["nets"] = json!([{ "tap": { "fd": FD }, "mac": MAC }]);
+    let mut vm = machine
+        .prepare(move |command| {
+            let tap = tap.try_clone().expect("a descriptor");
+            // SAFETY: only a system call between fork and exec; the number is not in use.
+            unsafe {
+                command.pre_exec(move || {
+                    nix::unistd::dup2_raw(&tap, FD).map(std::mem::forget)?;
+                    Ok(())
+                });
+            }
+        })
+        .start();
+    vm.hello();
+    let host = net::HOST.to_string();
+    for _ in 0..3 {
+        net_up(&mut vm);
+        vm.guest(&json!({ "cmd": "icmp", "to": host, "bytes": 56, "count": 2 }));
+        // The guest sends without end, and datagrams come in that nobody reads.
+        let flood = net::flood(9);
+        let sink = net::tcp_sink();
+        vm.send(&json!({
+            "cmd": "tcp_connect", "to": format!("{host}:{}", sink.port), "send": 1_u64 << 40, "receive": 0,
+        }));
+        sink.wait_for(4 << 20);
+        vm.control().ask("reset");
+        vm.hello();
+        drop(flood);
+    }
+    net_up(&mut vm);
+    let (port, echo) = net::tcp_echo_once();
+    let bytes = 4 << 20;
+    let moved = vm.guest(&json!({
+        "cmd": "tcp_connect", "to": format!("{host}:{port}"), "send": bytes, "receive": bytes, "seed": 3,
+    }));
+    assert_eq!(moved["received"], bytes);
+    assert_eq!(echo.join().expect("the echo"), bytes);
 }

@@ -120,6 +120,7 @@ fn run_inside(common: &Common, inner: &str) -> Result<()> {
     let flavour = Flavour {
         name: name.into(),
         memory_mib: 4096,
+        cpus: if common.wall { 2 } else { 1 },
         icount: !common.wall,
         idle_seconds: 1200,
         disks: Vec::new(),

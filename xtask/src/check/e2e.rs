@@ -2,13 +2,15 @@
 
 use super::{Log, Tally};
 use crate::kvm_host::{self, KvmHost, Needs};
-use crate::l1::Flavour;
 use crate::l1::client::Lost;
 use crate::l1::proto::{Exec, Exit};
+use crate::l1::{self, Flavour};
 use crate::{ami, payload, workspace};
 use anyhow::{Context as _, Result, bail};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Set for the long versions of tests.
@@ -16,8 +18,10 @@ pub(super) const SOAK: &str = "CUMULET_SOAK";
 const PROFILE: &str = "e2e";
 /// L1s that end under one test are replaced so many times before the test counts as failed.
 const TRIES: u32 = 3;
-/// Name of the L1 that tests run in.
-const L1: &str = "test";
+/// Names of the L1s that tests run in, side by side: each has one CPU.
+const L1S: [&str; 2] = ["test", "test-2"];
+/// What an L1 may come to take beyond its memory, in MiB: the emulator's translations.
+const EMULATOR_MIB: u64 = 1024;
 /// Test files of that beginning boot the AMI.
 const AMI_TESTS: &str = "ami";
 
@@ -75,17 +79,93 @@ pub(super) fn run(log: &Log, filter: &[String], soak: bool) -> Result<Tally> {
         tests: &binaries,
         amis: amis.as_ref(),
     };
-    let mut host = Host {
-        needs,
-        native,
-        running: None,
-        soak,
+    let hosts = if native { 1 } else { room_for_l1s(cases.len()) };
+    let what = if native {
+        "this machine's own KVM"
+    } else {
+        "emulated KVM hosts"
     };
-    let what = host.ready()?.describe();
-    log.say(&format!("{} end-to-end tests on {what}", cases.len()));
+    log.say(&format!(
+        "{} end-to-end tests on {hosts} × {what}",
+        cases.len()
+    ));
+    let queue = Mutex::new(cases.iter().collect::<VecDeque<_>>());
+    let done = std::thread::scope(|scope| {
+        let workers: Vec<_> = L1S[..hosts]
+            .iter()
+            .map(|name| {
+                let host = Host {
+                    needs: &needs,
+                    native,
+                    name,
+                    running: None,
+                    soak,
+                };
+                scope.spawn(|| work(log, host, &queue))
+            })
+            .collect();
+        workers
+            .into_iter()
+            .map(|worker| match worker.join() {
+                Ok(done) => done,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+            .collect::<Result<Vec<_>>>()
+    })?;
     let mut tally = Tally::default();
     let mut restarts = Vec::new();
-    for case in &cases {
+    for (counted, restarted) in done {
+        tally += counted;
+        restarts.extend(restarted);
+    }
+    log.say(&format!(
+        "end-to-end tests: {} passed, {} failed",
+        tally.passed, tally.failed
+    ));
+    if !restarts.is_empty() {
+        log.say(&format!(
+            "the emulated host was started again {} times: {}",
+            restarts.len(),
+            restarts.join("; ")
+        ));
+    }
+    Ok(tally)
+}
+
+/// How many emulated hosts this machine has processors and memory for.
+fn room_for_l1s(cases: usize) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| available_mib(&text))
+        .map_or(1, |mib| mib / (u64::from(l1::LARGE_MIB) + EMULATOR_MIB));
+    let memory = usize::try_from(memory).unwrap_or(usize::MAX);
+    L1S.len().min(processors).min(memory).min(cases).max(1)
+}
+
+/// Memory that programs may still take, in MiB, by /proc/meminfo.
+fn available_mib(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib / 1024)
+}
+
+/// Takes tests from the queue until it is empty.
+fn work(
+    log: &Log,
+    mut host: Host<'_>,
+    queue: &Mutex<VecDeque<&Case>>,
+) -> Result<(Tally, Vec<String>)> {
+    let mut tally = Tally::default();
+    let mut restarts = Vec::new();
+    loop {
+        let next = queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front();
+        let Some(case) = next else { break };
         let started = Instant::now();
         let verdict = host.run(log, case, &mut restarts)?;
         let seconds = started.elapsed().as_secs();
@@ -104,18 +184,7 @@ pub(super) fn run(log: &Log, filter: &[String], soak: bool) -> Result<Tally> {
         }
     }
     host.end()?;
-    log.say(&format!(
-        "end-to-end tests: {} passed, {} failed",
-        tally.passed, tally.failed
-    ));
-    if !restarts.is_empty() {
-        log.say(&format!(
-            "the emulated host was started again {} times: {}",
-            restarts.len(),
-            restarts.join("; ")
-        ));
-    }
-    Ok(tally)
+    Ok((tally, restarts))
 }
 
 /// The tests of a binary, as it lists them itself. Ignored ones are not run, and said to be.
@@ -149,8 +218,10 @@ fn list(binary: &str, path: &Path) -> Result<Vec<Case>> {
 
 /// The host that the tests run on; an emulated one is started again when it has ended.
 struct Host<'a> {
-    needs: Needs<'a>,
+    needs: &'a Needs<'a>,
     native: bool,
+    /// Which L1, if it is one.
+    name: &'static str,
     running: Option<KvmHost>,
     soak: bool,
 }
@@ -159,7 +230,8 @@ impl Host<'_> {
     /// A host that has everything the tests need.
     fn ready(&mut self) -> Result<&KvmHost> {
         if self.running.is_none() {
-            self.running = Some(KvmHost::open(self.native, Flavour::large(L1), &self.needs)?);
+            let flavour = Flavour::large(self.name);
+            self.running = Some(KvmHost::open(self.native, flavour, self.needs)?);
         }
         self.running.as_ref().context("no host")
     }
@@ -234,5 +306,17 @@ impl Host<'_> {
 
     fn end(self) -> Result<()> {
         self.running.map_or(Ok(()), KvmHost::end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn available_memory_is_read() {
+        let text = "MemTotal:       24684128 kB\nMemFree: 1 kB\nMemAvailable:   16777216 kB\n";
+        assert_eq!(available_mib(text), Some(16384));
+        assert_eq!(available_mib("MemTotal: 1 kB"), None);
     }
 }

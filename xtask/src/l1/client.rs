@@ -171,6 +171,8 @@ fn spawn_owner(dir: &Path, flavour: &Flavour) -> Result<Child> {
         .args(["--idle", &flavour.idle_seconds.to_string()]);
     if flavour.icount {
         owner.arg("--icount");
+    } else {
+        owner.args(["--cpus", &flavour.cpus.to_string()]);
     }
     for disk in &flavour.disks {
         owner.arg("--disk").arg(disk);

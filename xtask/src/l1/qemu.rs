@@ -71,7 +71,7 @@ pub(crate) fn start(
         qemu.args(["-accel", "tcg,thread=multi"]);
     }
     qemu.args(["-cpu", "EPYC,+svm,+npt,+nrip-save"])
-        .args(["-smp", &flavour.cpus().to_string(), "-m", &format!("{}M", flavour.memory_mib)])
+        .args(["-smp", &flavour.cpus.to_string(), "-m", &format!("{}M", flavour.memory_mib)])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot"])
         .args(["-serial", "stdio", "-kernel"])
         .arg(&image.kernel)
