@@ -145,11 +145,17 @@ impl Found {
     }
 }
 
-/// Whether this process still has its files open: it is neither gone nor a zombie.
+/// Whether this process may still have its files open: some thread of it is neither gone nor a
+/// zombie. (The first thread is one as soon as it has ended, whatever the others do.)
 #[must_use]
 pub fn is_alive(pid: nix::unistd::Pid) -> bool {
-    let stat = std::fs::read(format!("/proc/{pid}/stat"));
-    stat.is_ok_and(|stat| !String::from_utf8_lossy(&stat).contains(") Z "))
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return false;
+    };
+    tasks.flatten().any(|task| {
+        let stat = std::fs::read(task.path().join("stat"));
+        stat.is_ok_and(|stat| !String::from_utf8_lossy(&stat).contains(") Z "))
+    })
 }
 
 /// A running program. Killed when dropped.
