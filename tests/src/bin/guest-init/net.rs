@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto,
     setsockopt, socket, sockopt,
@@ -17,6 +18,8 @@ use cumulet_tests::pattern::fill;
 
 /// Nothing on a test's own wire takes longer than this, however loaded the host is.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// An echo request is sent again when no answer came for so long.
+const ASK_AGAIN_SECONDS: i64 = 2;
 /// Bytes of one socket call.
 const CHUNK: usize = 256 << 10;
 
@@ -104,15 +107,25 @@ pub(crate) fn icmp(args: &Args) -> Result<Value> {
         SockFlag::SOCK_CLOEXEC,
         SockProtocol::Icmp,
     )?;
-    let patience = nix::sys::time::TimeVal::new(i64::try_from(PATIENCE.as_secs())?, 0);
-    setsockopt(&raw, sockopt::ReceiveTimeout, &patience)?;
+    let until_again = nix::sys::time::TimeVal::new(ASK_AGAIN_SECONDS, 0);
+    setsockopt(&raw, sockopt::ReceiveTimeout, &until_again)?;
     let address = SockaddrIn::from(std::net::SocketAddrV4::new(to, 0));
     for index in 0..u16::try_from(count)? {
         let packet = echo_request(index, len);
-        sendto(raw.as_raw_fd(), &packet, &address, MsgFlags::empty()).context("send")?;
+        let ask = || sendto(raw.as_raw_fd(), &packet, &address, MsgFlags::empty()).context("send");
+        let started = Instant::now();
+        ask()?;
         loop {
             let mut buf = vec![0; len + 128];
-            let got = recv(raw.as_raw_fd(), &mut buf, MsgFlags::empty()).context("no answer")?;
+            let got = match recv(raw.as_raw_fd(), &mut buf, MsgFlags::empty()) {
+                Ok(got) => got,
+                // Packets may be lost where a queue is full; only one that never comes is a fault.
+                Err(Errno::EAGAIN) if started.elapsed() < PATIENCE => {
+                    ask()?;
+                    continue;
+                }
+                Err(error) => return Err(error).context("no answer"),
+            };
             // An IPv4 header without options comes first; type 0 is the echo's answer.
             let reply = buf.get(20..got).unwrap_or_default();
             if reply.first() == Some(&0) && reply.get(4..) == packet.get(4..) {
