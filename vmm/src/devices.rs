@@ -10,7 +10,7 @@ use std::sync::Arc;
 use cumulet_images::block::BlockBackend;
 
 use crate::config::{DiskConfig, NetConfig, VmConfig};
-use crate::pci::bridge::PassiveFunction;
+use crate::pci::bridge::HostBridge;
 use crate::pci::{PciError, PciRoot};
 use crate::virtio::blk::{Blk, BlkError, BlkOptions};
 use crate::virtio::net::{Mac, MacError, Net, NetOptions, Tap};
@@ -68,7 +68,7 @@ pub fn plug(
     taps: Vec<Arc<Tap>>,
     host: impl Fn() -> Host,
 ) -> Result<DeviceMetrics, DeviceError> {
-    pci.add(0, 0, Box::new(PassiveFunction::host_bridge()))?;
+    pci.add(0, 0, Box::new(HostBridge::new()))?;
     let mut metrics = DeviceMetrics::new();
     let mut slot = FIRST_SLOT;
     let mut plug = |name: String, device: Box<dyn VirtioDevice>, counters: Arc<dyn Metrics>| {

@@ -16,6 +16,7 @@ use crate::arch::acpi::{AcpiBlob, AcpiConfig, PciWindows};
 use crate::arch::boot::BootError;
 use crate::arch::cpuid::{self, CpuModel};
 use crate::arch::irq::{Controllers, KvmHost, KvmLine};
+use crate::arch::regs::Entry;
 use crate::arch::smbios::{self, Hardware, SmbiosError};
 use crate::arch::vcpu::PowerOnState;
 use crate::arch::{self, layout};
@@ -224,15 +225,20 @@ impl Machine {
     /// # Errors
     /// When the kernel cannot be loaded.
     pub fn start(&mut self) -> Result<(), MachineError> {
-        self.write_tables()?;
-        let entry = match self.loading.take() {
-            Some(loading) => loading.end()?,
-            None => load(&self.boot, &self.ram.memory, self.ram_bytes)?,
-        };
+        let entry = self.boot_data()?;
         Timeline::mark(&self.trace.timeline.kernel_loaded);
         self.vcpus.start(entry);
         Timeline::mark(&self.trace.timeline.first_run);
         Ok(())
+    }
+
+    /// Fills RAM with what a boot needs; says where the kernel is entered.
+    fn boot_data(&mut self) -> Result<Entry, MachineError> {
+        self.write_tables()?;
+        match self.loading.take() {
+            Some(loading) => loading.end(),
+            None => load(&self.boot, &self.ram.memory, self.ram_bytes),
+        }
     }
 
     /// Assigns PCI addresses and puts the tables into RAM: what firmware would do.
@@ -278,7 +284,7 @@ impl Machine {
     ///
     /// # Errors
     /// When the kernel cannot be loaded again.
-    pub fn reset(&self) -> Result<(), MachineError> {
+    pub fn reset(&mut self) -> Result<(), MachineError> {
         self.vcpus.park();
         // What the guest asked for in its last moments is answered by this reset.
         let _ = self.platform.requests.take();
@@ -288,8 +294,7 @@ impl Machine {
             .map_err(kvm("reset the interrupt controllers"))?;
         self.legacy.reset();
         self.ram.clear().map_err(host("empty guest RAM"))?;
-        self.write_tables()?;
-        let entry = load(&self.boot, &self.ram.memory, self.ram_bytes)?;
+        let entry = self.boot_data()?;
         self.vcpus.start(entry);
         Ok(())
     }

@@ -8,47 +8,43 @@
 use super::config_space::{ConfigSpace, Identity};
 use crate::device::{BarRange, PciDevice};
 
-const INTEL: u16 = 0x8086;
-/// The subsystem QEMU's machine of this shape has; guests know it.
-const SUBSYSTEM_VENDOR: u16 = 0x1af4;
-const SUBSYSTEM: u16 = 0x1100;
+/// 82441FX, with the subsystem that QEMU's machine of this shape has; guests know it.
+const IDENTITY: Identity = Identity {
+    vendor: 0x8086,
+    device: 0x1237,
+    subsystem_vendor: 0x1af4,
+    subsystem: 0x1100,
+    class: 0x06_00_00,
+    revision: 2,
+};
 
-/// A function that only keeps what is written to it.
+/// The host bridge, 0:0.0. It only keeps what is written to it.
 #[derive(Debug)]
-pub struct PassiveFunction {
-    name: &'static str,
+pub struct HostBridge {
     config: ConfigSpace,
 }
 
-fn identity(device: u16, class: u32, revision: u8) -> Identity {
-    Identity {
-        vendor: INTEL,
-        device,
-        subsystem_vendor: SUBSYSTEM_VENDOR,
-        subsystem: SUBSYSTEM,
-        class,
-        revision,
-    }
-}
-
-impl PassiveFunction {
-    /// 82441FX host bridge, 0:0.0. Its memory control bytes (0x59 to 0x5f, 0x72) are kept for
-    /// firmware that writes and reads them; all of low memory is RAM whatever they say.
+impl HostBridge {
+    /// Its memory control bytes (0x59 to 0x5f, 0x72) are kept for firmware that writes and reads
+    /// them; all of low memory is RAM whatever they say.
     #[must_use]
-    pub fn host_bridge() -> Self {
-        let mut config = ConfigSpace::new(&identity(0x1237, 0x06_00_00, 2));
+    pub fn new() -> Self {
+        let mut config = ConfigSpace::new(&IDENTITY);
         config.allow(0x59, &[0xff; 7]);
         config.allow(0x72, &[0xff]);
-        Self {
-            name: "host-bridge",
-            config,
-        }
+        Self { config }
     }
 }
 
-impl PciDevice for PassiveFunction {
+impl Default for HostBridge {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl PciDevice for HostBridge {
     fn name(&self) -> &str {
-        self.name
+        "host-bridge"
     }
 
     fn config_read(&mut self, offset: u8, data: &mut [u8]) {

@@ -140,7 +140,7 @@ impl ConfigSpace {
     }
 
     /// Sets bytes to their value at reset; not further checked.
-    pub fn preset(&mut self, offset: usize, data: &[u8]) {
+    fn preset(&mut self, offset: usize, data: &[u8]) {
         self.bytes[offset..offset + data.len()].copy_from_slice(data);
         self.initial[offset..offset + data.len()].copy_from_slice(data);
     }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::bridge::PassiveFunction;
+use super::bridge::HostBridge;
 use super::config_space::{BarKind, COMMAND_MEMORY, ConfigSpace, Identity};
 use super::*;
 
@@ -49,8 +49,7 @@ impl PciDevice for Memory {
 
 fn root() -> PciRoot {
     let root = PciRoot::new();
-    root.add(0, 0, Box::new(PassiveFunction::host_bridge()))
-        .unwrap();
+    root.add(0, 0, Box::new(HostBridge::new())).unwrap();
     let mut config = ConfigSpace::new(&Identity {
         vendor: 0x1234,
         device: 0x5678,
@@ -164,7 +163,7 @@ fn full_windows_and_taken_slots_are_errors() {
         .assign_bars(Window::new(0xe000_0000, 0xe000_1000), None)
         .unwrap_err();
     assert!(error.to_string().contains("BAR 2"), "{error}");
-    let again = root.add(2, 0, Box::new(PassiveFunction::host_bridge()));
+    let again = root.add(2, 0, Box::new(HostBridge::new()));
     assert_eq!(
         again,
         Err(PciError::Slot {
@@ -172,12 +171,9 @@ fn full_windows_and_taken_slots_are_errors() {
             function: 0
         })
     );
-    let beyond = root.add(3, 8, Box::new(PassiveFunction::host_bridge()));
+    let beyond = root.add(3, 8, Box::new(HostBridge::new()));
     assert!(beyond.is_err());
-    assert!(
-        root.add(32, 0, Box::new(PassiveFunction::host_bridge()))
-            .is_err()
-    );
+    assert!(root.add(32, 0, Box::new(HostBridge::new())).is_err());
 }
 
 proptest! {
