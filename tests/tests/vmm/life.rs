@@ -116,7 +116,7 @@ fn pause_and_resume() {
 /// A guest that can do nothing but triple fault is ended with its registers, not reset for ever.
 #[test]
 fn endless_triple_faults_end_with_registers() {
-    let exit = small_kernel(&elf::triple_fault());
+    let exit = small_kernel(Machine::new().reboots(), &elf::triple_fault());
     assert_eq!(exit.code, Some(2), "{}", exit.stderr);
     let reason = exit.reason();
     assert_eq!(reason["reason"], "vcpu_error", "{}", exit.stderr);
@@ -127,10 +127,20 @@ fn endless_triple_faults_end_with_registers() {
     assert!(message.contains("triple fault"), "{message}");
 }
 
+/// Where a reboot is the end, a triple fault is told as the crash that it may be.
+#[test]
+fn triple_fault_is_told_from_a_reboot() {
+    let exit = small_kernel(Machine::new(), &elf::triple_fault());
+    assert_eq!(exit.code, Some(2), "{}", exit.stderr);
+    let reason = exit.reason();
+    assert_eq!(reason["reason"], "vcpu_error", "{}", exit.stderr);
+    assert_eq!(reason["message"], "triple fault", "{}", exit.stderr);
+}
+
 /// KVM itself gives up: the reason names it, with registers.
 #[test]
 fn kvm_internal_error_is_reported() {
-    let exit = small_kernel(&elf::run_from(0xd000_0000));
+    let exit = small_kernel(Machine::new().reboots(), &elf::run_from(0xd000_0000));
     assert_eq!(exit.code, Some(2), "{}", exit.stderr);
     let reason = exit.reason();
     assert_eq!(reason["reason"], "vcpu_error", "{}", exit.stderr);
@@ -177,9 +187,10 @@ fn a_machine_that_hangs_dies_with_its_parent() {
     }
 }
 
-fn small_kernel(bytes: &[u8]) -> cumulet_tests::process::Exit {
+/// Runs a kernel of a few instructions to its end.
+fn small_kernel(machine: Machine, bytes: &[u8]) -> cumulet_tests::process::Exit {
     let dir = tempfile::tempdir().expect("a folder");
     let kernel = dir.path().join("kernel");
     std::fs::write(&kernel, bytes).expect("a file");
-    Machine::new().reboots().boot(&kernel, None).start().exit()
+    machine.boot(&kernel, None).start().exit()
 }

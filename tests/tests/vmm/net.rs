@@ -22,9 +22,7 @@ fn tcp_udp_and_icmp_with_offloads() {
         assert_eq!(nic["features"][feature], true, "{feature} in {list}");
     }
     net::ip("link set tap0 mtu 1400");
-    vm.guest(&json!({
-        "cmd": "net_up", "name": nic["name"], "address": net::GUEST.to_string(), "prefix": net::PREFIX,
-    }));
+    net_up(&mut vm);
     let host = net::HOST.to_string();
     // One byte, an odd number, one that must be fragmented.
     for bytes in [1, 57, 4001] {
@@ -34,13 +32,8 @@ fn tcp_udp_and_icmp_with_offloads() {
     for bytes in [1, 1371, 1372, 20_000] {
         vm.guest(&json!({ "cmd": "udp_echo", "to": format!("{host}:{port}"), "bytes": bytes, "count": 3 }));
     }
-    let (port, echo) = net::tcp_echo_once();
     let bytes = 16 << 20;
-    let moved = vm.guest(&json!({
-        "cmd": "tcp_connect", "to": format!("{host}:{port}"), "send": bytes, "receive": bytes, "seed": 3,
-    }));
-    assert_eq!(moved["received"], bytes);
-    assert_eq!(echo.join().expect("the echo"), bytes);
+    tcp_both_ways(&mut vm, bytes);
     // Segmentation offload: far fewer packets than the MTU alone would make, both ways.
     let after = vm.guest(&json!({ "cmd": "net_list" }));
     for direction in ["tx_packets", "rx_packets"] {
@@ -69,8 +62,17 @@ fn net_up(vm: &mut Vm) {
     }));
 }
 
-/// The reset button while packets arrive and leave: the next boot finds
-/// a sound network device. The tap comes as an inherited descriptor, as `cumulet` hands it over.
+/// Sends so many bytes to the host and gets them back, all right.
+fn tcp_both_ways(vm: &mut Vm, bytes: usize) {
+    let (port, echo) = net::tcp_echo_once();
+    let moved = vm.guest(&json!({
+        "cmd": "tcp_connect", "to": format!("{}:{port}", net::HOST), "send": bytes, "receive": bytes, "seed": 3,
+    }));
+    assert_eq!(moved["received"], bytes);
+    assert_eq!(echo.join().expect("the echo"), bytes);
+}
+
+/// The reset button while packets arrive and leave: the next boot finds a sound network device. The tap comes as an inherited descriptor, as `cumulet` hands it over.
 #[test]
 fn reset_with_traffic_in_flight() {
     const FD: i32 = 77;
@@ -107,11 +109,5 @@ fn reset_with_traffic_in_flight() {
         drop(flood);
     }
     net_up(&mut vm);
-    let (port, echo) = net::tcp_echo_once();
-    let bytes = 4 << 20;
-    let moved = vm.guest(&json!({
-        "cmd": "tcp_connect", "to": format!("{host}:{port}"), "send": bytes, "receive": bytes, "seed": 3,
-    }));
-    assert_eq!(moved["received"], bytes);
-    assert_eq!(echo.join().expect("the echo"), bytes);
+    tcp_both_ways(&mut vm, 4 << 20);
 }
