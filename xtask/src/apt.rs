@@ -4,10 +4,12 @@
 
 use crate::sh;
 use anyhow::{Context as _, Result, bail};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 /// Public keys that Debian signs its archives with (package debian-archive-keyring).
-pub(crate) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// One `main` source of the machine's own apt configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ fn parse_sources(text: &str) -> Vec<Source> {
 
 /// Code name of the Debian release this machine runs (`bookworm`, `trixie`), from /etc/os-release.
 pub(crate) fn codename() -> Result<String> {
-    let text = std::fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
+    let text = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
     text.lines()
         .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
         .map(|name| name.trim_matches('"').to_owned())
@@ -59,6 +61,33 @@ pub(crate) fn codename() -> Result<String> {
 pub(crate) fn archive() -> Result<String> {
     let codename = codename()?;
     archive_of(&sources()?, &codename)
+}
+
+/// A line of sources.list for a suite of that archive, whose signature must be Debian's whatever this machine trusts.
+pub(crate) fn source_line(suite: &str) -> Result<String> {
+    Ok(format!(
+        "deb [signed-by={KEYRING}] {} {suite} main",
+        archive()?
+    ))
+}
+
+/// Runs mmdebstrap in `dir`; what it says goes to `build.log` there, whose end is part of the error when it fails.
+pub(crate) fn mmdebstrap(dir: &Path, args: &[String]) -> Result<()> {
+    let log = dir.join("build.log");
+    let status = Command::new("mmdebstrap")
+        .args(args)
+        .current_dir(dir)
+        .stdout(fs::File::create(&log)?)
+        .stderr(fs::File::options().append(true).open(&log)?)
+        .status()
+        .context("cannot start mmdebstrap: run `cargo xtask setup`")?;
+    if !status.success() {
+        bail!(
+            "mmdebstrap ended with {status}; the end of its log:\n{}",
+            crate::l1::tail(&log, 30)
+        );
+    }
+    Ok(())
 }
 
 fn archive_of(sources: &[Source], codename: &str) -> Result<String> {

@@ -134,9 +134,9 @@ pub(super) fn measure(dir: &Path, machine: &Machine, rounds: usize) -> Result<Ta
     let raw = machine.ours(&dir.join("raw.json"), &disk(&own, "raw"), &json!([]))?;
     let volume = machine.ours(&dir.join("vol.json"), &disk(&volume, "volume"), &json!([]))?;
     let mut contenders = [
-        Contender::new("qemu", qemu, touch),
-        Contender::new("cumulet raw", raw, touch),
-        Contender::new("cumulet volume", volume, touch),
+        Contender::new("qemu", qemu, machine.hang, touch),
+        Contender::new("cumulet raw", raw, machine.hang, touch),
+        Contender::new("cumulet volume", volume, machine.hang, touch),
     ];
     // Load by contender by round. All take turns within a round, so that what else this host does
     // hits all of them.

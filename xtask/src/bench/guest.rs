@@ -13,8 +13,8 @@ pub(super) struct Guest(Running);
 
 impl Guest {
     /// Starts the VMM and waits for the guest's user space.
-    pub(super) fn boot(argv: &[String]) -> Result<Self> {
-        let mut running = Running::start(argv)?;
+    pub(super) fn boot(argv: &[String], hang: Duration) -> Result<Self> {
+        let mut running = Running::start(argv, hang)?;
         running.wait_for("HELLO")?;
         Ok(Self(running))
     }
@@ -38,6 +38,7 @@ impl Guest {
 pub(super) struct Contender<'a> {
     name: &'a str,
     argv: Vec<String>,
+    hang: Duration,
     prepare: Box<Prepare<'a>>,
     guest: Option<Guest>,
 }
@@ -46,18 +47,20 @@ pub(super) struct Contender<'a> {
 type Prepare<'a> = dyn Fn(&mut Guest) -> Result<()> + 'a;
 
 /// Guests lost in a row after which a contender is given up.
-const TRIES: u32 = 4;
+pub(super) const TRIES: u32 = 4;
 
 impl<'a> Contender<'a> {
-    /// `prepare` runs after each start.
+    /// `prepare` runs after each start; a guest that says nothing for `hang` is lost.
     pub(super) fn new(
         name: &'a str,
         argv: Vec<String>,
+        hang: Duration,
         prepare: impl Fn(&mut Guest) -> Result<()> + 'a,
     ) -> Self {
         Self {
             name,
             argv,
+            hang,
             prepare: Box::new(prepare),
             guest: None,
         }
@@ -85,7 +88,7 @@ impl<'a> Contender<'a> {
         let mut guest = match self.guest.take() {
             Some(guest) => guest,
             None => {
-                let mut guest = Guest::boot(&self.argv)?;
+                let mut guest = Guest::boot(&self.argv, self.hang)?;
                 (self.prepare)(&mut guest)?;
                 guest
             }
@@ -101,6 +104,8 @@ pub(super) struct Machine {
     pub(super) kernel: PathBuf,
     pub(super) initrd: PathBuf,
     pub(super) memory_mib: u64,
+    /// A guest that says nothing for this long is lost.
+    pub(super) hang: Duration,
 }
 
 const CMDLINE: &str = "console=ttyS0 quiet panic=-1";

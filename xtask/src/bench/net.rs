@@ -96,8 +96,8 @@ pub(super) fn measure(dir: &Path, machine: &mut Machine, rounds: usize) -> Resul
         }
     };
     let mut contenders = [
-        Contender::new("qemu", qemu, up(taps[0].subnet.clone())),
-        Contender::new("cumulet", ours, up(taps[1].subnet.clone())),
+        Contender::new("qemu", qemu, machine.hang, up(taps[0].subnet.clone())),
+        Contender::new("cumulet", ours, machine.hang, up(taps[1].subnet.clone())),
     ];
     // Direction by contender by round; the contenders take turns.
     let mut rates = [[const { Vec::new() }; 2], [const { Vec::new() }; 2]];

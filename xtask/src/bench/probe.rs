@@ -13,9 +13,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-/// A guest that says nothing for this long hangs; generous because hosts can be emulated and loaded.
-const HANG: Duration = Duration::from_secs(300);
-
 /// What one boot of one VMM cost.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct BootSample {
@@ -44,12 +41,13 @@ pub(crate) struct Running {
     child: Child,
     lines: mpsc::Receiver<String>,
     started: Instant,
+    hang: Duration,
     seen: Vec<String>,
 }
 
 impl Running {
-    /// Starts the command; its standard output is the guest's console.
-    pub(crate) fn start(argv: &[String]) -> Result<Self> {
+    /// Starts the command; its standard output is the guest's console. A guest that says nothing for `hang` is lost.
+    pub(crate) fn start(argv: &[String], hang: Duration) -> Result<Self> {
         let (program, args) = argv.split_first().context("an empty command")?;
         let mut command = Command::new(program);
         command
@@ -77,6 +75,7 @@ impl Running {
             child,
             lines,
             started,
+            hang,
             seen: Vec::new(),
         })
     }
@@ -84,7 +83,7 @@ impl Running {
     /// Waits for a console line that contains `pattern` and gives it with the time since start.
     pub(crate) fn wait_for(&mut self, pattern: &str) -> Result<(String, Duration)> {
         loop {
-            match self.lines.recv_timeout(HANG) {
+            match self.lines.recv_timeout(self.hang) {
                 Ok(line) if line.contains(pattern) => return Ok((line, self.started.elapsed())),
                 Ok(line) => self.seen.push(line),
                 Err(_) => bail!(
@@ -122,15 +121,15 @@ impl Drop for Running {
 }
 
 /// Boots once without tracing for the time to HELLO, once with it for the first `KVM_RUN`.
-pub(crate) fn boot_once(argv: &[String], ram_mib: u64) -> Result<BootSample> {
-    let mut vmm = Running::start(argv)?;
+pub(crate) fn boot_once(argv: &[String], ram_mib: u64, hang: Duration) -> Result<BootSample> {
+    let mut vmm = Running::start(argv, hang)?;
     let (_, hello) = vmm.wait_for("HELLO")?;
     let exits = exits(vmm.pid())?;
     let memory = memory(vmm.pid(), ram_mib)?;
     let threads = fs::read_dir(format!("/proc/{}/task", vmm.pid()))?.count() as u64;
     drop(vmm);
     Ok(BootSample {
-        first_run_us: first_run(argv)?,
+        first_run_us: first_run(argv, hang)?,
         hello_us: hello.as_secs_f64() * 1e6,
         exits,
         rss_kib: memory.rss_kib,
@@ -248,7 +247,7 @@ impl Drop for Trace {
 }
 
 /// Microseconds from exec to the first entry into the guest, by the kernel's own trace.
-fn first_run(argv: &[String]) -> Result<f64> {
+fn first_run(argv: &[String], hang: Duration) -> Result<f64> {
     let trace = Trace::new()?;
     trace.set("trace_clock", "mono")?;
     trace.set("events/sched/sched_process_exec/enable", "1")?;
@@ -256,8 +255,8 @@ fn first_run(argv: &[String]) -> Result<f64> {
     // The first entry is all we want: stop tracing there, so that no later one costs anything.
     trace.set("events/kvm/kvm_entry/trigger", "traceoff:1")?;
     trace.set("tracing_on", "1")?;
-    let mut vmm = Running::start(argv)?;
-    let deadline = Instant::now() + HANG;
+    let mut vmm = Running::start(argv, hang)?;
+    let deadline = Instant::now() + hang;
     loop {
         // Long enough for any VMM: a look at the trace takes time from it where there is one CPU.
         thread::sleep(Duration::from_millis(400));

@@ -1,26 +1,38 @@
-//! Which QEMU emulates L1: the machine's own when it is new enough, else a newer Debian's in the cache folder.
+//! Which QEMU emulates L1: the machine's own when it is the right one, else a newer Debian's in the cache folder.
 //!
-//! QEMU 10.0 and older lose a nested guest now and then (docs/emulated-host.md, "Which QEMU"), and the releases this
-//! project builds on have nothing newer. So the packages of a newer Debian are unpacked (not installed) into a folder
-//! of the cache, and the program runs with the libraries beside it: nothing of the machine changes, root is not needed.
+//! QEMU 10.0 and older lose a nested guest now and then when they emulate in several threads, and QEMU 11 slows QEMU's own
+//! q35 machine to a crawl when it counts instructions (docs/emulated-host.md, "Which QEMU"). No release this project builds
+//! on has both. So the packages of a newer Debian are unpacked (not installed) into a folder of the cache, and the program
+//! runs with the libraries beside it: nothing of the machine changes, root is not needed.
 
 use crate::{apt, cache, sh};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// First major version that is known to be good.
-const GOOD: u32 = 11;
-/// The Debian whose packages are unpacked, and the suite that has the emulator.
-const BASE: &str = "trixie";
-const SUITE: &str = "trixie-backports";
-const PACKAGES: &str = "qemu-system-x86/trixie-backports,libc6";
-const OPTIONS: [&str; 2] = [
-    "--aptopt=APT::Install-Recommends \"false\"",
-    "--aptopt=APT::Default-Release \"trixie-backports\"",
-];
 const PROGRAM: &str = "qemu-system-x86_64";
+
+/// An emulator that is known to be good for something, and where Debian has it.
+struct Release {
+    /// Major versions.
+    good: RangeInclusive<u32>,
+    /// The suites whose packages are unpacked; the last one has the emulator.
+    suites: &'static [&'static str],
+}
+
+/// For an L1 that is as fast as it can be.
+const FAST: Release = Release {
+    good: 11..=u32::MAX,
+    suites: &["trixie", "trixie-backports"],
+};
+
+/// For an L1 that counts instructions, in one thread.
+const COUNTING: Release = Release {
+    good: 10..=10,
+    suites: &["trixie"],
+};
 
 /// A usable emulator.
 #[derive(Debug)]
@@ -31,14 +43,37 @@ pub(crate) enum Emulator {
     Unpacked(PathBuf),
 }
 
-/// Finds an emulator, unpacking one first when there is none.
-pub(crate) fn ensure() -> Result<Emulator> {
-    if installed_major().is_some_and(|major| major >= GOOD) {
+/// Finds the emulator for an L1 that counts instructions or not, unpacking one first when there is none.
+pub(crate) fn ensure(icount: bool) -> Result<Emulator> {
+    let release = if icount { COUNTING } else { FAST };
+    if installed_major().is_some_and(|major| release.good.contains(&major)) {
         return Ok(Emulator::Installed);
     }
-    let recipe = ["1", BASE, SUITE, PACKAGES, OPTIONS[0], OPTIONS[1]];
-    let dir = cache::entry("qemu", &cache::key(&recipe), true, unpack)?;
+    let (suite, args) = release.recipe();
+    let mut recipe = vec!["2"];
+    recipe.extend(args.iter().map(String::as_str));
+    let dir = cache::entry("qemu", &cache::key(&recipe), true, |dir| {
+        unpack(dir, &release, suite, &args)
+    })?;
     Ok(Emulator::Unpacked(dir.join("root")))
+}
+
+impl Release {
+    /// The suite that has the emulator, and what mmdebstrap is told, but for the sources.
+    fn recipe(&self) -> (&'static str, Vec<String>) {
+        let base = self.suites.first().copied().unwrap_or_default();
+        let suite = self.suites.last().copied().unwrap_or_default();
+        let args = [
+            "--variant=extract",
+            "--aptopt=APT::Install-Recommends \"false\"",
+            &format!("--aptopt=APT::Default-Release \"{suite}\""),
+            &format!("--include=qemu-system-x86/{suite},libc6"),
+            base,
+            // As a tar archive, so that without root the files become this user's own.
+            "root.tar",
+        ];
+        (suite, args.map(str::to_owned).to_vec())
+    }
 }
 
 impl Emulator {
@@ -75,31 +110,13 @@ fn major(text: &str) -> Option<u32> {
     rest.split('.').next()?.parse().ok()
 }
 
-fn unpack(dir: &Path) -> Result<()> {
-    eprintln!("xtask: fetching the emulator ({SUITE}; some seconds, once)");
-    let uri = apt::archive()?;
-    let log = dir.join("build.log");
-    // As a tar archive, so that without root the files become this user's own.
-    let status = Command::new("mmdebstrap")
-        .arg("--variant=extract")
-        .args(OPTIONS)
-        .arg(format!("--include={PACKAGES}"))
-        .args([BASE, "root.tar"])
-        .args(
-            [BASE, SUITE]
-                .map(|suite| format!("deb [signed-by={}] {uri} {suite} main", apt::KEYRING)),
-        )
-        .current_dir(dir)
-        .stdout(fs::File::create(&log)?)
-        .stderr(fs::File::options().append(true).open(&log)?)
-        .status()
-        .context("cannot start mmdebstrap: run `cargo xtask setup`")?;
-    if !status.success() {
-        bail!(
-            "mmdebstrap ended with {status}; the end of its log:\n{}",
-            super::tail(&log, 30)
-        );
+fn unpack(dir: &Path, release: &Release, suite: &str, recipe: &[String]) -> Result<()> {
+    eprintln!("xtask: fetching the emulator ({suite}; some seconds, once)");
+    let mut args = recipe.to_vec();
+    for suite in release.suites {
+        args.push(apt::source_line(suite)?);
     }
+    apt::mmdebstrap(dir, &args)?;
     let root = dir.join("root");
     fs::create_dir(&root)?;
     sh::run(
@@ -117,10 +134,13 @@ fn unpack(dir: &Path) -> Result<()> {
     fs::remove_file(dir.join("root.tar"))?;
     let emulator = Emulator::Unpacked(root);
     let version = sh::output(emulator.command().arg("--version"))?;
-    match major(&version) {
-        Some(major) if major >= GOOD => Ok(()),
-        _ => bail!("{SUITE} has no QEMU {GOOD}, but: {version}"),
+    if major(&version).is_some_and(|major| release.good.contains(&major)) {
+        return Ok(());
     }
+    bail!(
+        "{suite} has no QEMU {}, but: {version}",
+        release.good.start()
+    )
 }
 
 #[cfg(test)]

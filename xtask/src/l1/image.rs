@@ -1,7 +1,7 @@
 //! L1's root disk and kernel: an unmodified Debian made from packages, without loop devices, mounts or root.
 
 use crate::{apt, cache, sh};
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -96,40 +96,28 @@ fn build(dir: &Path, suite: &str, packages: &str) -> Result<()> {
     }
     fs::write(dir.join("pins"), PINS)?;
     fs::write(dir.join("l1init"), L1INIT)?;
-    let sources: Vec<String> = suites
-        .iter()
-        .map(|s| format!("deb {uri} {s} main"))
-        .collect();
-    let log = dir.join("build.log");
-    let mut mmdebstrap = Command::new("mmdebstrap");
-    mmdebstrap
-        .args(["--variant=minbase", "--aptopt=APT::Install-Recommends \"false\""])
-        .arg("--dpkgopt=path-exclude=/usr/share/doc/*")
-        .arg("--dpkgopt=path-exclude=/usr/share/man/*")
-        .arg("--dpkgopt=path-exclude=/usr/share/locale/*")
-        .arg("--setup-hook=mkdir -p \"$1/etc/apt/preferences.d\"")
-        .arg("--setup-hook=upload pins /etc/apt/preferences.d/xtask")
-        .arg(format!("--include={packages}"))
-        .arg("--customize-hook=upload l1init /sbin/l1init")
-        .arg("--customize-hook=chmod 0755 \"$1/sbin/l1init\"; rm -f \"$1\"/boot/initrd*")
-        .arg("--customize-hook=chroot \"$1\" sh -c 'getent group kvm || groupadd --system kvm' >/dev/null")
-        .arg(format!("--customize-hook=chroot \"$1\" useradd -m -u 1000 -G kvm -s /bin/bash {USER}"))
-        .arg("--customize-hook=rm -f \"$1/etc/resolv.conf\" \"$1/etc/hostname\"")
-        .arg("--customize-hook=echo nameserver 192.168.127.3 > \"$1/etc/resolv.conf\"; echo l1 > \"$1/etc/hostname\"; echo '127.0.0.1 localhost l1' > \"$1/etc/hosts\"")
-        .args([suite, "root.tar"])
-        .args(sources)
-        .current_dir(dir)
-        .stdout(fs::File::create(&log)?)
-        .stderr(fs::File::options().append(true).open(&log)?);
-    let status = mmdebstrap
-        .status()
-        .context("cannot start mmdebstrap: run `cargo xtask setup`")?;
-    if !status.success() {
-        bail!(
-            "mmdebstrap ended with {status}; the end of its log:\n{}",
-            crate::l1::tail(&log, 30)
-        );
-    }
+    let mut args: Vec<String> = [
+        "--variant=minbase",
+        "--aptopt=APT::Install-Recommends \"false\"",
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+        "--dpkgopt=path-exclude=/usr/share/locale/*",
+        "--setup-hook=mkdir -p \"$1/etc/apt/preferences.d\"",
+        "--setup-hook=upload pins /etc/apt/preferences.d/xtask",
+        &format!("--include={packages}"),
+        "--customize-hook=upload l1init /sbin/l1init",
+        "--customize-hook=chmod 0755 \"$1/sbin/l1init\"; rm -f \"$1\"/boot/initrd*",
+        "--customize-hook=chroot \"$1\" sh -c 'getent group kvm || groupadd --system kvm' >/dev/null",
+        &format!("--customize-hook=chroot \"$1\" useradd -m -u 1000 -G kvm -s /bin/bash {USER}"),
+        "--customize-hook=rm -f \"$1/etc/resolv.conf\" \"$1/etc/hostname\"",
+        "--customize-hook=echo nameserver 192.168.127.3 > \"$1/etc/resolv.conf\"; echo l1 > \"$1/etc/hostname\"; echo '127.0.0.1 localhost l1' > \"$1/etc/hosts\"",
+        suite,
+        "root.tar",
+    ]
+    .map(str::to_owned)
+    .into();
+    args.extend(suites.iter().map(|s| format!("deb {uri} {s} main")));
+    apt::mmdebstrap(dir, &args)?;
     // Under `unshare` root is this user and the other owners are its subordinate ids, which is how tar can give the
     // files their owners and mke2fs can record them. It may make no device nodes; L1 has devtmpfs.
     let unpack = format!(
@@ -144,10 +132,11 @@ fn build(dir: &Path, suite: &str, packages: &str) -> Result<()> {
         unshare
     };
     sh::run(
-        shell
-            .args(["-c", &unpack])
-            .current_dir(dir)
-            .stdout(fs::File::options().append(true).open(&log)?),
+        shell.args(["-c", &unpack]).current_dir(dir).stdout(
+            fs::File::options()
+                .append(true)
+                .open(dir.join("build.log"))?,
+        ),
     )?;
     Ok(())
 }

@@ -146,7 +146,7 @@ struct End {
 }
 
 fn own(dir: &Path, flavour: &Flavour, shared: &Arc<Shared>) -> Result<End> {
-    let emulator = emulator::ensure()?;
+    let emulator = emulator::ensure(flavour.icount)?;
     let image = image::ensure()?;
     let mut tries = 0;
     loop {

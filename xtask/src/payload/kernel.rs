@@ -10,8 +10,6 @@ use std::process::Command;
 
 /// The metapackage that stands for a suite's newest cloud kernel.
 const METAPACKAGE: &str = "linux-image-cloud-amd64";
-/// Debian's keys, from the package `debian-archive-keyring`.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// What the guest needs to see its devices: the bus, disks, network, entropy, power button.
 const MODULES: &[&str] = &[
     "virtio_pci",
@@ -178,10 +176,7 @@ impl PrivateApt {
             fs::create_dir_all(dir.join(part))?;
         }
         fs::write(dir.join("status"), "")?;
-        let source = format!(
-            "deb [signed-by={KEYRING}] {} {suite} main\n",
-            apt::archive()?
-        );
+        let source = apt::source_line(suite)? + "\n";
         fs::write(dir.join("sources.list"), source)?;
         let at = |name: &str| dir.join(name).display().to_string();
         let options = vec![
