@@ -11,7 +11,7 @@ use super::table::{Table, compare, median};
 use crate::payload::cpio::Archive;
 
 /// Bytes a transfer.
-const BYTES: &str = "64M";
+const BYTES: &str = "128M";
 
 /// A tap device with an address of the host's, gone when dropped.
 struct Tap {

@@ -282,10 +282,15 @@ impl NetHandler {
     }
 
     /// Sends what the guest has made available, but not more than a queue's worth.
+    ///
+    /// After frames were sent, what the tap has by then (acknowledgements, as a rule) goes to the guest before the queue is
+    /// looked at again, and only a queue that was found empty wants to be notified: meanwhile a busy guest adds frames
+    /// without leaving guest mode for a notification.
     fn transmit(&mut self) -> Result<(), GuestFault> {
         let mut budget = self.transmit.size();
+        self.transmit.silence()?;
         loop {
-            self.transmit.silence()?;
+            let before = budget;
             while budget > 0 && self.transmit.pop(&mut self.chain)? {
                 budget -= 1;
                 if !self.send()? {
@@ -301,8 +306,15 @@ impl NetHandler {
                 self.transmit.kick_again();
                 break;
             }
-            if !self.transmit.listen()? {
-                break;
+            if budget < before {
+                self.transmit.announce()?;
+                if self.tap.is_some() && !self.starved {
+                    self.receive()?;
+                }
+            } else if self.transmit.listen()? {
+                self.transmit.silence()?;
+            } else {
+                return Ok(());
             }
         }
         self.transmit.announce()
