@@ -1,12 +1,16 @@
 //! EC2 on this host: instance life cycle, fabric and command line.
 //!
+//! * [`api`]: EC2's own API: wire rules, signatures, actions.
+//! * [`cloud`]: every resource that the API knows, in SQLite.
 //! * [`cli`]: what the user types, and what is printed.
 //! * [`state`]: records on disk, locks, identity: the truth about every instance.
 //! * [`supervise`]: the process that owns one running instance.
 //! * [`fabric`]: the network around it.
 //! * [`doctor`]: whether this host can run guests, and how to mend it.
 
+pub mod api;
 pub mod cli;
+pub mod cloud;
 pub mod doctor;
 pub mod error;
 pub mod fabric;

@@ -1,0 +1,15 @@
+//! The actions, one module a kind of resource. Each module lists its actions; all lists come together here.
+
+pub mod key_pairs;
+
+use super::actions::Action;
+
+/// Every action that is served.
+pub(super) fn actions() -> Vec<Action> {
+    let mut all = Vec::new();
+    all.extend(key_pairs::actions());
+    all
+}
+
+/// Actions of EC2 (API version 2016-11-15), sorted: those that are not served answer `UnsupportedOperation`.
+pub(super) const KNOWN_TO_EC2: &[&str] = &include!("known.rs");

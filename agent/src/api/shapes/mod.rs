@@ -1,0 +1,3 @@
+//! The structures of requests and answers, by EC2's names (EC2 API reference, "Data types").
+
+pub mod common;

@@ -1,0 +1,155 @@
+//! Everything that EC2 knows here: the resources of every region, kept in SQLite.
+//!
+//! Handlers look at a [`Region`] with [`Cloud::read`] and change it with [`Cloud::change`], which commits the change to disk
+//! before anybody else sees it, or takes it back as a whole when the handler or the disk says no. So the database is
+//! never behind what a caller was told, and a request that fails has changed nothing.
+
+mod region;
+mod store;
+pub mod table;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use region::Region;
+use store::Store;
+pub use store::StoreError;
+
+use crate::api::ApiError;
+
+/// What is the same for all regions.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The account that owns what the API makes, 12 digits.
+    pub account: String,
+    /// Letters of the zones of each region.
+    pub zones: Vec<char>,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            account: "123456789012".to_owned(),
+            zones: vec!['a', 'b', 'c'],
+        }
+    }
+}
+
+/// All regions and their database.
+#[derive(Debug)]
+pub struct Cloud {
+    identity: Identity,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    regions: HashMap<String, Region>,
+    store: Store,
+}
+
+impl Cloud {
+    /// Opens the database in `folder`, making it when there is none.
+    ///
+    /// # Errors
+    /// When the database cannot be opened or read.
+    pub fn open(folder: &Path, identity: Identity) -> Result<Self, StoreError> {
+        let store = Store::open(&folder.join("cloud.sqlite"))?;
+        let regions = store.load()?;
+        Ok(Self {
+            identity,
+            inner: Mutex::new(Inner { regions, store }),
+        })
+    }
+
+    /// What is the same for all regions.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Names of the regions that hold resources.
+    #[must_use]
+    pub fn regions(&self) -> Vec<String> {
+        self.lock().regions.keys().cloned().collect()
+    }
+
+    /// Looks at a region. A region that nobody has used yet gets its default VPC first.
+    ///
+    /// # Errors
+    /// When that cannot be committed.
+    pub fn read<R>(&self, region: &str, look: impl FnOnce(&Region) -> R) -> Result<R, ApiError> {
+        let mut inner = self.lock();
+        self.prepare(&mut inner, region)?;
+        Ok(look(&inner.regions[region]))
+    }
+
+    /// Changes a region: all of it and on disk, or nothing.
+    ///
+    /// # Errors
+    /// The change's own; [`StoreError`] as `InternalError`, with the region as it was.
+    pub fn change<R>(
+        &self,
+        region: &str,
+        change: impl FnOnce(&mut Region) -> Result<R, ApiError>,
+    ) -> Result<R, ApiError> {
+        let mut inner = self.lock();
+        self.prepare(&mut inner, region)?;
+        inner.change(region, change)
+    }
+
+    fn prepare(&self, inner: &mut Inner, name: &str) -> Result<(), ApiError> {
+        if inner.regions.contains_key(name) {
+            return Ok(());
+        }
+        inner.regions.insert(name.to_owned(), Region::new(name));
+        let made = inner.change(name, |region| {
+            region.furnish(&self.identity);
+            Ok(())
+        });
+        if made.is_err() {
+            inner.regions.remove(name);
+        }
+        made
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A handler that panicked has been rolled back when the next change begins.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn change<R>(
+        &mut self,
+        name: &str,
+        change: impl FnOnce(&mut Region) -> Result<R, ApiError>,
+    ) -> Result<R, ApiError> {
+        let region = self
+            .regions
+            .get_mut(name)
+            .ok_or_else(|| ApiError::internal(format!("there is no region {name}")))?;
+        // What a panicking handler left.
+        region.roll_back();
+        let result = change(region).and_then(|result| {
+            self.store
+                .commit(name, region.changes()?)
+                .map_err(ApiError::from)?;
+            Ok(result)
+        });
+        match result {
+            Ok(result) => {
+                region.keep();
+                Ok(result)
+            }
+            Err(error) => {
+                region.roll_back();
+                Err(error)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

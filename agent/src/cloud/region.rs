@@ -1,0 +1,94 @@
+//! One region's resources.
+
+use super::Identity;
+use super::table::{AnyTable, Change, Resource, Table, Tags};
+use crate::api::ApiError;
+
+macro_rules! region {
+    ($( $(#[$meta:meta])* $field:ident: $type:ty, )*) => {
+        /// All resources of a region.
+        #[derive(Debug)]
+        pub struct Region {
+            /// `us-east-1`.
+            pub name: String,
+            $( $(#[$meta])* pub $field: Table<$type>, )*
+        }
+
+        impl Region {
+            /// A region without anything in it.
+            #[must_use]
+            pub fn new(name: &str) -> Self {
+                Self { name: name.to_owned(), $( $field: Table::default(), )* }
+            }
+
+            fn all_tables(&self) -> Vec<&dyn AnyTable> {
+                vec![$( &self.$field, )*]
+            }
+
+            fn tables(&mut self) -> Vec<&mut dyn AnyTable> {
+                vec![$( &mut self.$field, )*]
+            }
+
+            pub(super) fn changes(&self) -> Result<Vec<(&'static str, Change)>, ApiError> {
+                let mut all = Vec::new();
+                $( all.extend(self.$field.changes()?.into_iter().map(|change| (<$type as Resource>::KIND, change))); )*
+                Ok(all)
+            }
+        }
+    };
+}
+
+region! {
+    /// Key pairs.
+    key_pairs: crate::api::ops::key_pairs::KeyPair,
+}
+
+impl Region {
+    /// Takes in a row of the database.
+    pub(super) fn load(&mut self, kind: &str, document: &str) -> Result<(), String> {
+        let mut tables = self.tables();
+        let Some(table) = tables.iter_mut().find(|table| table.kind() == kind) else {
+            return Err("this cumulet does not know this kind of resource".to_owned());
+        };
+        table.load(document).map_err(|error| error.to_string())
+    }
+
+    pub(super) fn keep(&mut self) {
+        for table in self.tables() {
+            table.keep();
+        }
+    }
+
+    pub(super) fn roll_back(&mut self) {
+        for table in self.tables() {
+            table.roll_back();
+        }
+    }
+
+    /// Every resource that has tags: kind, id, tags.
+    #[must_use]
+    pub fn tagged(&self) -> Vec<(&'static str, &str, &Tags)> {
+        let tables = self.all_tables();
+        tables
+            .into_iter()
+            .flat_map(|table| {
+                let kind = table.kind();
+                table
+                    .tagged()
+                    .into_iter()
+                    .map(move |(id, tags)| (kind, id, tags))
+            })
+            .collect()
+    }
+
+    /// The tags of the resource with this id, to be changed.
+    pub fn edit_tags(&mut self, resource_id: &str) -> Option<&mut Tags> {
+        let tables = self.tables();
+        tables
+            .into_iter()
+            .find_map(|table| table.edit_tags(resource_id))
+    }
+
+    /// Makes what every new region has: the default VPC.
+    pub(super) fn furnish(&mut self, _identity: &Identity) {}
+}
