@@ -4,6 +4,7 @@
 //! before anybody else sees it, or takes it back as a whole when the handler or the disk says no. So the database is
 //! never behind what a caller was told, and a request that fails has changed nothing.
 
+pub mod net;
 mod region;
 mod store;
 pub mod table;

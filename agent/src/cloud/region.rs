@@ -41,6 +41,26 @@ macro_rules! region {
 region! {
     /// Key pairs.
     key_pairs: crate::api::ops::key_pairs::KeyPair,
+    /// VPCs.
+    vpcs: super::net::Vpc,
+    /// Subnets.
+    subnets: super::net::Subnet,
+    /// Internet gateways.
+    internet_gateways: super::net::InternetGateway,
+    /// Route tables.
+    route_tables: super::net::RouteTable,
+    /// Security groups.
+    security_groups: super::net::SecurityGroup,
+    /// Rules of security groups.
+    security_group_rules: super::net::SecurityGroupRule,
+    /// DHCP option sets.
+    dhcp_options: super::net::DhcpOptions,
+    /// Network interfaces.
+    interfaces: super::net::NetworkInterface,
+    /// Elastic IP addresses.
+    addresses: super::net::Address,
+    /// Network ACLs.
+    network_acls: super::net::NetworkAcl,
 }
 
 impl Region {
@@ -90,5 +110,7 @@ impl Region {
     }
 
     /// Makes what every new region has: the default VPC.
-    pub(super) fn furnish(&mut self, _identity: &Identity) {}
+    pub(super) fn furnish(&mut self, identity: &Identity) {
+        super::net::furnish(self, identity);
+    }
 }

@@ -1,0 +1,33 @@
+//! VPCs and what is in them: what a region knows of its networks.
+//!
+//! Nothing here touches the host's network: the fabric is made from these records. What filters an interface's packets
+//! can be derived from [`NetworkInterface::groups`] and the [`SecurityGroupRule`]s of those groups; where they may go,
+//! from [`route_table_of`].
+
+mod furnish;
+mod interface;
+mod lookup;
+mod names;
+mod public;
+mod state;
+
+pub use furnish::{
+    ANYWHERE, add_vpc, all_out, default_options, furnish, furnish_default_vpc, new_subnet,
+    new_table, new_vpc,
+};
+pub use interface::{
+    InterfaceSpec, attach_interface, choose_address, create_interface, delete_interface,
+    free_addresses, interfaces_of, no_interface, release_interfaces,
+};
+pub use lookup::{
+    default_group, default_subnet, default_vpc, main_table, resolve_groups, route_table_of,
+};
+pub use names::{private_dns_name, public_dns_name, zone_id};
+pub use public::{
+    assign_public, elastic_of, free_public_address, has_way_out, leave_address, public_address_of,
+    release_public,
+};
+pub use state::*;
+
+#[cfg(test)]
+mod tests;
