@@ -4,6 +4,8 @@
 //! before anybody else sees it, or takes it back as a whole when the handler or the disk says no. So the database is
 //! never behind what a caller was told, and a request that fails has changed nothing.
 
+pub mod instance;
+mod machines;
 pub mod net;
 mod region;
 mod store;
@@ -13,6 +15,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use machines::Machines;
 pub use region::Region;
 use store::Store;
 pub use store::StoreError;
@@ -41,6 +44,7 @@ impl Default for Identity {
 #[derive(Debug)]
 pub struct Cloud {
     identity: Identity,
+    machines: Machines,
     inner: Mutex<Inner>,
 }
 
@@ -60,6 +64,7 @@ impl Cloud {
         let regions = store.load()?;
         Ok(Self {
             identity,
+            machines: Machines::default(),
             inner: Mutex::new(Inner { regions, store }),
         })
     }

@@ -61,6 +61,10 @@ region! {
     addresses: super::net::Address,
     /// Network ACLs.
     network_acls: super::net::NetworkAcl,
+    /// Instances, those lately terminated too.
+    instances: super::instance::Instance,
+    /// Volumes.
+    volumes: super::instance::Volume,
 }
 
 impl Region {

@@ -1,13 +1,17 @@
 //! The actions, one module a kind of resource. Each module lists its actions; all lists come together here.
 
+mod instances;
 pub mod key_pairs;
+mod volumes;
 
 use super::actions::Action;
 
 /// Every action that is served.
 pub(super) fn actions() -> Vec<Action> {
     let mut all = Vec::new();
+    all.extend(instances::actions());
     all.extend(key_pairs::actions());
+    all.extend(volumes::actions());
     all
 }
 
