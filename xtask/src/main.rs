@@ -32,7 +32,7 @@ struct Cli {
 enum Task {
     /// Build everything, boot a Debian AMI on KVM with user data, and show the page that it serves.
     Demo(demo::DemoArgs),
-    /// Everything that CI runs: formatting, lints, unit tests, end-to-end tests on the KVM host.
+    /// Everything that CI runs: formatting, lints, unit tests, EC2's SDKs against the API, end-to-end tests on the KVM host.
     Test(check::TestArgs),
     /// The same with the long versions of the tests.
     Soak(check::TestArgs),

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use std::process::Command;
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct LintArgs {
     /// Also list the fields of served actions that EC2 has and we do not.
     #[arg(long)]
