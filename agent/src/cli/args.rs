@@ -82,6 +82,9 @@ pub enum Command {
     /// The process that owns a running instance
     #[command(name = "__supervise", hide = true)]
     Supervise(SuperviseArgs),
+    /// What the API reads and writes, as JSON, for `cargo xtask api-lint`
+    #[command(name = "__api-schema", hide = true)]
+    ApiSchema,
 }
 
 /// `cumulet run`.

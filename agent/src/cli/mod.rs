@@ -57,5 +57,9 @@ fn dispatch(cli: Cli, output: Output) -> Result<u8> {
         Command::Doctor => doctor::command(cli.home.as_deref(), output),
         Command::Dial(args) => ssh::dial(&home()?, &args),
         Command::Supervise(args) => supervise::main(cli.home.as_deref(), &args),
+        Command::ApiSchema => {
+            println!("{}", crate::api::actions::Actions::all().schema());
+            Ok(0)
+        }
     }
 }
