@@ -7,6 +7,7 @@ pub mod filters;
 pub mod ops;
 pub mod paging;
 pub mod shapes;
+pub mod tagging;
 pub mod wire;
 
 pub use call::Call;
