@@ -1,6 +1,7 @@
 //! The actions, one module a kind of resource. Each module lists its actions; all lists come together here.
 
 pub mod key_pairs;
+pub mod regions;
 
 use super::actions::Action;
 
@@ -8,6 +9,7 @@ use super::actions::Action;
 pub(super) fn actions() -> Vec<Action> {
     let mut all = Vec::new();
     all.extend(key_pairs::actions());
+    all.extend(regions::actions());
     all
 }
 
