@@ -29,6 +29,8 @@ pub struct Identity {
     pub account: String,
     /// Letters of the zones of each region.
     pub zones: Vec<char>,
+    /// Address and port of the API, as DescribeRegions tells it for every region.
+    pub endpoint: String,
 }
 
 impl Default for Identity {
@@ -36,6 +38,7 @@ impl Default for Identity {
         Self {
             account: "123456789012".to_owned(),
             zones: vec!['a', 'b', 'c'],
+            endpoint: "127.0.0.1:8773".to_owned(),
         }
     }
 }

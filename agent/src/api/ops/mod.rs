@@ -2,6 +2,7 @@
 
 mod instances;
 pub mod key_pairs;
+pub mod regions;
 mod volumes;
 
 use super::actions::Action;
@@ -12,6 +13,7 @@ pub(super) fn actions() -> Vec<Action> {
     all.extend(instances::actions());
     all.extend(key_pairs::actions());
     all.extend(volumes::actions());
+    all.extend(regions::actions());
     all
 }
 
