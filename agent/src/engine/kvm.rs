@@ -19,7 +19,7 @@ use super::{Backend, End, Failure, Image, Machine};
 use crate::api::ApiError;
 use crate::error::{Context, Error, Kind, Result};
 use crate::ids;
-use crate::size::{GIB, Size};
+use crate::size::{GIB, MIB, Size};
 use crate::state::record::{
     Disk, DiskKind, Hardware, ImageRef, KeyPair, Network, Place, Record, State, VERSION,
 };
@@ -411,7 +411,7 @@ fn gib(size: i32) -> Size {
 fn disks(machine: &Machine) -> Vec<Disk> {
     let instance = &machine.instance;
     let volumes = instance.devices.iter().zip(&machine.sizes);
-    volumes
+    let mut disks: Vec<Disk> = volumes
         .map(|(device, size)| Disk {
             kind: if device.name == instance.root_device {
                 DiskKind::Root
@@ -421,6 +421,29 @@ fn disks(machine: &Machine) -> Vec<Disk> {
             id: device.volume_id.clone(),
             device: device.name.clone(),
             size: gib(*size),
+        })
+        .collect();
+    disks.extend(scratch(&machine.kind.name, &disks));
+    disks
+}
+
+/// The instance store that the type has: device names that no volume has, from /dev/sdb.
+fn scratch(kind: &str, volumes: &[Disk]) -> Vec<Disk> {
+    let Some(store) = types::details(kind).and_then(|details| details.disks) else {
+        return Vec::new();
+    };
+    // EC2 counts instance store in units of 1000.
+    let size = Size(u64::from(store.size_gb).saturating_mul(1_000_000_000) / MIB * MIB);
+    ('b'..='z')
+        .map(|letter| format!("/dev/sd{letter}"))
+        .filter(|device| volumes.iter().all(|volume| volume.device != *device))
+        .take(usize::from(store.count))
+        .enumerate()
+        .map(|(number, device)| Disk {
+            kind: DiskKind::Scratch,
+            id: format!("ephemeral{number}"),
+            device,
+            size,
         })
         .collect()
 }
@@ -501,6 +524,8 @@ fn key(machine: &Machine) -> Option<KeyPair> {
 fn refresh(record: &mut Record, machine: &Machine) -> Result<()> {
     record.launch_time = OffsetDateTime::now_utc();
     record.hardware = hardware(&machine.kind)?;
+    // A new type may have another instance store.
+    record.disks = disks(machine);
     record.tags.clone_from(&machine.instance.tags);
     record.metadata = machine.instance.metadata;
     record.user_data.clone_from(&machine.instance.user_data);

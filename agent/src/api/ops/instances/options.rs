@@ -333,10 +333,7 @@ pub(super) fn credits(value: &str) -> Result<(), ApiError> {
 
 /// What an instance of this type has unless told: EC2's defaults are `standard` for t2 and `unlimited` for later families.
 pub(super) fn default_credits(kind: &types::InstanceType) -> Option<String> {
-    let family = kind.name.split('.').next().unwrap_or_default();
-    match family {
-        "t2" => Some("standard".to_owned()),
-        "t3" | "t3a" | "t4g" => Some("unlimited".to_owned()),
-        _ => None,
-    }
+    let unlimited = types::details(&kind.name)?.unlimited?;
+    let credits = if unlimited { "unlimited" } else { "standard" };
+    Some(credits.to_owned())
 }

@@ -164,27 +164,17 @@ pub(super) fn instance(
     let interfaces: Vec<&NetworkInterface> = net::interfaces_of(region, &instance.instance_id);
     let primary = interfaces.first().copied();
     let public = primary.and_then(|eni| net::public_address_of(region, &eni.network_interface_id));
-    let vcpus = types::find(&instance.instance_type).map_or(1, |kind| i32::from(kind.vcpus));
-    let threads = if instance.architecture == "x86_64"
-        && vcpus % 2 == 0
-        && !instance.instance_type.starts_with("t2.")
-    {
-        2
-    } else {
-        1
-    };
-    let xen = [
-        "t1.", "t2.", "m3.", "m4.", "c3.", "c4.", "r3.", "r4.", "i3.", "d2.",
-    ]
-    .iter()
-    .any(|family| instance.instance_type.starts_with(family));
+    let details = types::details(&instance.instance_type);
+    let (cores, threads, hypervisor) = details.map_or((1, 1, "nitro"), |details| {
+        (details.cores, details.threads_per_core, details.hypervisor)
+    });
     InstanceOutput {
         architecture: instance.architecture.clone(),
         block_device_mappings: devices(instance),
         client_token: Some(instance.client_token.clone().unwrap_or_default()),
         ebs_optimized: instance.ebs_optimized,
         ena_support: true,
-        hypervisor: if xen { "xen" } else { "nitro" }.to_owned(),
+        hypervisor: hypervisor.to_owned(),
         iam_instance_profile: instance.profile_arn.clone().map(|arn| Profile { arn }),
         network_interfaces: interfaces
             .iter()
@@ -204,8 +194,8 @@ pub(super) fn instance(
         tags: tag_set(&instance.tags),
         virtualization_type: "hvm".to_owned(),
         cpu_options: CpuOptions {
-            core_count: (vcpus / threads).max(1),
-            threads_per_core: threads,
+            core_count: i32::from(cores),
+            threads_per_core: i32::from(threads),
         },
         hibernation_options: Hibernation {
             configured: instance.hibernation,
