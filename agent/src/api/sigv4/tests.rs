@@ -13,8 +13,8 @@ const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 const POST_BODY: &str =
     "Action=DescribeRegions&Version=2016-11-15&Filter.1.Name=region-name&Filter.1.Value.1=us%2A";
 const POST_AUTH: &str = "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20261121/us-east-1/ec2/aws4_request, SignedHeaders=content-type;host;x-amz-date;x-extra, Signature=6cdfebb9b09436bd8321236419c51d00731248cc8a284464fbf1a6c2f590817f";
-const GET_QUERY: &str = "Version=2016-11-15&Action=DescribeKeyPairs&KeyName.1=a%20b%2F%7E%C3%A4";
-const GET_AUTH: &str = "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20261121/eu-west-1/ec2/aws4_request, SignedHeaders=host;x-amz-date, Signature=109e62980de4e6bd7aa33e5255ddce91be68d1ab7f8763d345d58a356a5d1a14";
+const GET_QUERY: &str = "Version=2016-11-15&Action=DescribeKeyPairs&KeyName.1=a%20b%2F~%C3%A4";
+const GET_AUTH: &str = "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20261121/eu-west-1/ec2/aws4_request, SignedHeaders=host;x-amz-date, Signature=bdea98c8213f30e6d8b687ae4e70b970506cbd28835ef4171be8eec0482edafc";
 const STS_AUTH: &str = "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20261121/us-east-1/sts/aws4_request, SignedHeaders=host;x-amz-date, Signature=875cec5080945deb11fa8417a8dbfd5e8d4f73626b786a174b3f1c81f8c3321f";
 const PRESIGNED_QUERY: &str = "Action=DescribeRegions&Version=2016-11-15&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20261121%2Fus-east-1%2Fec2%2Faws4_request&X-Amz-Date=20261121T182733Z&X-Amz-Expires=900&X-Amz-SignedHeaders=host&X-Amz-Signature=d2fd16474ac582a9d0c63237cf4c0694222acfb9bd101baf60fd585b40c55ec6";
 
@@ -147,7 +147,7 @@ fn what_botocore_signs_is_believed() {
 #[test]
 fn the_order_of_a_query_and_of_headers_does_not_matter() {
     let case = Case::get();
-    let query = "KeyName.1=a%20b%2f~%C3%A4&Action=DescribeKeyPairs&Version=2016-11-15";
+    let query = "KeyName.1=a+b%2f%7E%C3%A4&Action=DescribeKeyPairs&Version=2016-11-15";
     let whole = case.query.clone();
     case.query(&whole, query).verify().unwrap();
 }
