@@ -41,6 +41,8 @@ macro_rules! region {
 region! {
     /// Key pairs.
     key_pairs: crate::api::ops::key_pairs::KeyPair,
+    /// What the API says of images beyond what the image store knows.
+    images: crate::api::ops::images::ImageState,
 }
 
 impl Region {

@@ -1,13 +1,21 @@
 //! The actions, one module a kind of resource. Each module lists its actions; all lists come together here.
 
+pub mod images;
 pub mod key_pairs;
+pub mod tags;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod types;
 
 use super::actions::Action;
 
 /// Every action that is served.
 pub(super) fn actions() -> Vec<Action> {
     let mut all = Vec::new();
+    all.extend(images::actions());
     all.extend(key_pairs::actions());
+    all.extend(tags::actions());
+    all.extend(types::actions());
     all
 }
 
