@@ -62,7 +62,10 @@ fn describe_instance_types(
         let Some(details) = types::details(&known.name) else {
             continue;
         };
-        let info = info(&known, &details);
+        let mut info = info(&known, &details);
+        // EC2 tells it only to who asks for types of other regions. Here every region has all.
+        info.supported_in_region =
+            (request.include_unsupported_in_region == Some(true)).then_some(true);
         if filters.pass(&Tags::new(), |name| values(&info, name))? && asked {
             infos.push(info);
         }
@@ -201,6 +204,7 @@ fn info(known: &InstanceType, details: &Details) -> InstanceTypeInfo {
         instance_storage_info: details.disks.map(storage),
         ebs_info: EbsInfo {
             ebs_optimized_support: details.ebs_optimized.to_owned(),
+            // EC2 can encrypt the volumes of all types; here they are plain files.
             encryption_support: "unsupported".to_owned(),
             ebs_optimized_info: details.ebs.map(ebs),
             nvme_support: if nitro { "required" } else { "unsupported" }.to_owned(),
@@ -210,6 +214,7 @@ fn info(known: &InstanceType, details: &Details) -> InstanceTypeInfo {
         burstable_performance_supported: details.burstable(),
         dedicated_hosts_supported: false,
         auto_recovery_supported: false,
+        supported_in_region: None,
         supported_boot_modes: match (known.architecture, nitro) {
             (Architecture::Arm64, _) => list(&["uefi"]),
             (Architecture::X86_64, true) => list(&["legacy-bios", "uefi"]),
@@ -228,7 +233,8 @@ fn storage(disk: Disk) -> InstanceStorageInfo {
             disk_type: disk.medium.name().to_owned(),
         }],
         nvme_support: support.to_owned(),
-        encryption_support: support.to_owned(),
+        // EC2 encrypts NVMe instance store; scratch disks here are plain files.
+        encryption_support: "unsupported".to_owned(),
     }
 }
 

@@ -68,6 +68,8 @@ shapes! {
         root_device_type: String = "rootDeviceType",
         /// `hvm`.
         virtualization_type: String = "virtualizationType",
+        /// None.
+        product_codes: Vec<ProductCode> = "productCodes",
         /// `disabled`.
         deregistration_protection: String = "deregistrationProtection",
         /// Tags.
@@ -253,6 +255,11 @@ shapes! {
         /// Whether it has a driver for it.
         ena_support: Option<bool> = "EnaSupport",
     }
+    /// Answer of RegisterImage.
+    output RegisterImageResult {
+        /// `ami-…`.
+        image_id: String = "imageId",
+    }
     /// `BlockDeviceMapping`, of RegisterImage.
     input RegisteredDevice {
         /// `/dev/xvda`.
@@ -282,13 +289,5 @@ shapes! {
         encrypted: Option<bool> = "Encrypted",
         /// Which key.
         kms_key_id: Option<String> = "KmsKeyId",
-    }
-}
-
-shapes! {
-    /// Answer of RegisterImage.
-    output RegisterImageResult {
-        /// `ami-…`.
-        image_id: String = "imageId",
     }
 }

@@ -64,6 +64,8 @@ shapes! {
         dedicated_hosts_supported: bool = "dedicatedHostsSupported",
         /// Nothing is moved to another host here.
         auto_recovery_supported: bool = "autoRecoverySupported",
+        /// Whether this region has it, when types of other regions are asked for.
+        supported_in_region: Option<bool> = "supportedInRegion",
         /// `legacy-bios`, `uefi`.
         supported_boot_modes: Vec<String> = "supportedBootModes",
     }
@@ -102,7 +104,7 @@ shapes! {
         disks: Vec<DiskInfo> = "disks",
         /// `required` or `unsupported`.
         nvme_support: String = "nvmeSupport",
-        /// `required` or `unsupported`.
+        /// `unsupported`: scratch disks are plain files.
         encryption_support: String = "encryptionSupport",
     }
     /// `DiskInfo`.
@@ -118,7 +120,7 @@ shapes! {
     output EbsInfo {
         /// `unsupported`, `supported` or `default`.
         ebs_optimized_support: String = "ebsOptimizedSupport",
-        /// `supported`.
+        /// `unsupported`: volumes are plain files.
         encryption_support: String = "encryptionSupport",
         /// What all volumes can do together.
         ebs_optimized_info: Option<EbsOptimizedInfo> = "ebsOptimizedInfo",

@@ -32,36 +32,39 @@ pub(super) fn deregister_image(
     })
 }
 
-/// Removes the disks of deregistered images on which no volume stands any more. To be called when the agent starts and
-/// when a volume was deleted, outside of `Cloud::read` and `Cloud::change`.
+/// Removes the disks of deregistered images on which no volume stands any more, and forgets what regions say of images
+/// that the command line has removed. To be called when the agent starts and when a volume was deleted, outside of
+/// `Cloud::read` and `Cloud::change`.
 ///
 /// # Errors
 /// When the store cannot be changed; what was to be removed is tried again the next time.
 pub fn reap(cloud: &Cloud) -> Result<(), ApiError> {
     let gone = deregistered(cloud)?;
-    let (Some(home), false) = (cloud.home(), gone.is_empty()) else {
+    let (Some(home), Some(store)) = (cloud.home(), store(cloud)?) else {
         return Ok(());
     };
-    let Some(store) = store(cloud)? else {
-        return Ok(());
-    };
-    // No launch may choose the image while we look who uses it.
-    let guard = home.guard()?;
-    let mut removed = Vec::new();
-    for id in gone {
-        match store.delete(&id) {
-            Ok(()) | Err(StoreError::Unknown(_)) => removed.push(id),
-            Err(StoreError::InUse { .. }) => {}
-            Err(error) => return Err(failed(&error)),
+    if !gone.is_empty() {
+        // No launch may choose the image while we look who uses it.
+        let _guard = home.guard()?;
+        for id in gone {
+            match store.delete(&id) {
+                Ok(()) | Err(StoreError::Unknown(_) | StoreError::InUse { .. }) => {}
+                Err(error) => return Err(failed(&error)),
+            }
         }
     }
-    drop(guard);
-    if removed.is_empty() {
-        return Ok(());
-    }
+    let unknown = |id: &str| matches!(store.find(id), Err(StoreError::Unknown(_)));
     for region in cloud.regions() {
+        let ids = cloud.read(&region, |region| -> Vec<String> {
+            let states = region.images.iter();
+            states.map(|state| state.image_id.clone()).collect()
+        })?;
+        let stale: Vec<String> = ids.into_iter().filter(|id| unknown(id)).collect();
+        if stale.is_empty() {
+            continue;
+        }
         cloud.change(&region, |region| {
-            for id in &removed {
+            for id in &stale {
                 region.images.remove(id);
             }
             Ok(())

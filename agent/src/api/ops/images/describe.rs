@@ -122,6 +122,7 @@ fn image(found: &Found, owner: &str) -> Image {
         root_device_name: ami.root_device_name.clone(),
         root_device_type: "ebs".to_owned(),
         virtualization_type: "hvm".to_owned(),
+        product_codes: Vec::new(),
         deregistration_protection: "disabled".to_owned(),
         tags: tag_set(&found.state.tags),
     }

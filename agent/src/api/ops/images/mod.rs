@@ -18,8 +18,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::api::actions::{Action, action};
-use crate::api::shapes::images::RegisterImageRequest;
-use crate::api::shapes::images::RegisterImageResult;
+use crate::api::shapes::images::{RegisterImageRequest, RegisterImageResult};
 use crate::api::{ApiError, Call};
 use crate::cloud::table::{Resource, Tags};
 use crate::cloud::{Cloud, Region};

@@ -507,4 +507,7 @@ fn tags_of_an_image() {
     assert!(tags.contains("<resourceType>image</resourceType>"));
     store(&bench).delete(&id).unwrap();
     assert!(bench.ok("DescribeTags", &[]).contains("<tagSet/>"));
+    reap(&bench.cloud).unwrap();
+    let states = bench.cloud.read("us-east-1", |region| region.images.len());
+    assert_eq!(states.unwrap(), 0);
 }

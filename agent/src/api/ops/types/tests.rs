@@ -24,6 +24,13 @@ fn a_type_is_told_whole() {
     ] {
         assert!(answer.contains(part), "{part} in {answer}");
     }
+    assert!(!answer.contains("supportedInRegion"));
+    let everywhere = [
+        ("InstanceType.1", "t3.micro"),
+        ("IncludeUnsupportedInRegion", "true"),
+    ];
+    let answer = bench.ok("DescribeInstanceTypes", &everywhere);
+    assert!(answer.contains("<supportedInRegion>true</supportedInRegion>"));
     assert!(!answer.contains("instanceStorageInfo") && !answer.contains("nextToken"));
     let disks = bench.ok("DescribeInstanceTypes", &[("InstanceType.1", "i3.4xlarge")]);
     assert!(
