@@ -21,6 +21,7 @@ use store::Store;
 pub use store::StoreError;
 
 use crate::api::ApiError;
+use crate::state::Home;
 
 /// What is the same for all regions.
 #[derive(Debug, Clone)]
@@ -48,6 +49,7 @@ impl Default for Identity {
 pub struct Cloud {
     identity: Identity,
     machines: Machines,
+    home: Option<Home>,
     inner: Mutex<Inner>,
 }
 
@@ -68,6 +70,7 @@ impl Cloud {
         Ok(Self {
             identity,
             machines: Machines::default(),
+            home: None,
             inner: Mutex::new(Inner { regions, store }),
         })
     }
@@ -76,6 +79,21 @@ impl Cloud {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The same, over the images and instances of this state folder.
+    #[must_use]
+    pub fn with_home(self, home: Home) -> Self {
+        Self {
+            home: Some(home),
+            ..self
+        }
+    }
+
+    /// The state folder whose images and instances are shown; none in tests of the API alone.
+    #[must_use]
+    pub fn home(&self) -> Option<&Home> {
+        self.home.as_ref()
     }
 
     /// Names of the regions that hold resources.

@@ -65,6 +65,8 @@ region! {
     instances: super::instance::Instance,
     /// Volumes.
     volumes: super::instance::Volume,
+    /// What the API says of images beyond what the image store knows.
+    images: crate::api::ops::images::ImageState,
 }
 
 impl Region {

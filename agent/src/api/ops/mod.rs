@@ -4,6 +4,12 @@ mod instances;
 pub mod key_pairs;
 pub mod regions;
 mod volumes;
+pub mod images;
+pub mod key_pairs;
+pub mod tags;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod types;
 
 use super::actions::Action;
 
@@ -14,6 +20,10 @@ pub(super) fn actions() -> Vec<Action> {
     all.extend(key_pairs::actions());
     all.extend(volumes::actions());
     all.extend(regions::actions());
+    all.extend(images::actions());
+    all.extend(key_pairs::actions());
+    all.extend(tags::actions());
+    all.extend(types::actions());
     all
 }
 

@@ -2,3 +2,6 @@
 
 pub mod common;
 pub mod instances;
+pub mod images;
+pub mod tags;
+pub mod types;
