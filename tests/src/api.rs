@@ -2,7 +2,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::Child;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,10 +68,9 @@ impl Serve {
     }
 
     /// `kill -9`.
-    pub fn kill(mut self) {
-        let child: &mut Child = &mut self.process.child;
-        child.kill().unwrap();
-        child.wait().unwrap();
+    pub fn kill(self) {
+        // A process is killed when it is dropped.
+        drop(self.process);
     }
 
     /// Environment with which the `aws` CLI and SDKs find the server.
@@ -150,7 +148,9 @@ impl Serve {
     pub fn until(&self, id: &str, state: &str) -> String {
         let end = Instant::now() + HANG_GUARD;
         loop {
-            let shown = self.call("DescribeInstances", &[("InstanceId.1", id)]).unwrap();
+            let shown = self
+                .call("DescribeInstances", &[("InstanceId.1", id)])
+                .unwrap();
             if shown.contains(&format!("<name>{state}</name>")) {
                 return shown;
             }

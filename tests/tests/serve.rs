@@ -34,7 +34,13 @@ fn ami(cumulet: &Cumulet) -> String {
         .status()
         .unwrap();
     assert!(made.success());
-    let imported = cumulet.json(&["images", "import", image.to_str().unwrap(), "--name", "guest"]);
+    let imported = cumulet.json(&[
+        "images",
+        "import",
+        image.to_str().unwrap(),
+        "--name",
+        "guest",
+    ]);
     imported["ImageId"].as_str().expect("an AMI").to_owned()
 }
 
@@ -76,7 +82,12 @@ fn a_real_machine_lives_as_the_api_says() {
     let dmi = guest.ask(&json!({ "cmd": "dmi" }));
     assert_eq!(dmi["id"]["board_asset_tag"], id.as_str());
     let nets = guest.ask(&json!({ "cmd": "net_list" }));
-    let eth = nets.as_array().unwrap().iter().find(|net| net["name"] != "lo").unwrap();
+    let eth = nets
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|net| net["name"] != "lo")
+        .unwrap();
     assert_eq!(eth["mac"], text(&running, "macAddress").as_str());
     let mut octets = private.split('.').map(|part| part.parse::<u8>().unwrap());
     let third = [octets.next(), octets.next(), octets.next()][2].unwrap() & 0xf0;
@@ -87,11 +98,22 @@ fn a_real_machine_lives_as_the_api_says() {
     assert_eq!(metadata(&mut guest, "meta-data/tags/instance/Name"), "web");
     let public = text(&running, "ipAddress");
     assert_eq!(metadata(&mut guest, "meta-data/public-ipv4"), public);
-    serve.call("CreateTags", &[("ResourceId.1", &id), ("Tag.1.Key", "Name"), ("Tag.1.Value", "db")]).unwrap();
+    serve
+        .call(
+            "CreateTags",
+            &[
+                ("ResourceId.1", &id),
+                ("Tag.1.Key", "Name"),
+                ("Tag.1.Value", "db"),
+            ],
+        )
+        .unwrap();
     until("the tag to change in the guest", || {
         metadata(&mut guest, "meta-data/tags/instance/Name") == "db"
     });
-    let console = serve.call("GetConsoleOutput", &[("InstanceId", &id)]).unwrap();
+    let console = serve
+        .call("GetConsoleOutput", &[("InstanceId", &id)])
+        .unwrap();
     let console = STANDARD.decode(text(&console, "output")).unwrap();
     assert!(String::from_utf8_lossy(&console).contains("HELLO"));
 
@@ -146,7 +168,12 @@ fn machines_outlive_the_agent_and_their_ends_are_seen() {
     guest.ask(&json!({ "cmd": "ping" }));
     let serve = Serve::start(&cumulet);
     let after = serve.until(&id, "running");
-    for same in ["reservationId", "privateIpAddress", "ipAddress", "launchTime"] {
+    for same in [
+        "reservationId",
+        "privateIpAddress",
+        "ipAddress",
+        "launchTime",
+    ] {
         assert_eq!(text(&before, same), text(&after, same), "{same}");
     }
     guest.ask(&json!({ "cmd": "ping" }));
@@ -155,7 +182,10 @@ fn machines_outlive_the_agent_and_their_ends_are_seen() {
     drop(guest);
     cumulet.kill(&id, "cumulet-vmm");
     let stopped = serve.until(&id, "stopped");
-    assert!(stopped.contains("<code>Server.InternalError</code>"), "{stopped}");
+    assert!(
+        stopped.contains("<code>Server.InternalError</code>"),
+        "{stopped}"
+    );
     serve.call("StartInstances", &one).unwrap();
     serve.until(&id, "running");
 
@@ -168,7 +198,10 @@ fn machines_outlive_the_agent_and_their_ends_are_seen() {
     serve.call("ModifyInstanceAttribute", &attribute).unwrap();
     guest.send(&json!({ "cmd": "end", "how": "poweroff" }));
     let over = serve.until(&id, "terminated");
-    assert!(over.contains("<code>Client.InstanceInitiatedShutdown</code>"), "{over}");
+    assert!(
+        over.contains("<code>Client.InstanceInitiatedShutdown</code>"),
+        "{over}"
+    );
     drop(guest);
     assert!(!cumulet.instance(&id).exists());
 
@@ -188,7 +221,11 @@ fn the_agent_is_killed_in_the_middle() {
     serve.kill();
     serve = Serve::start(&cumulet);
     serve.until(&id, "running");
-    for (action, state) in [("StopInstances", "stopped"), ("StartInstances", "running"), ("TerminateInstances", "terminated")] {
+    for (action, state) in [
+        ("StopInstances", "stopped"),
+        ("StartInstances", "running"),
+        ("TerminateInstances", "terminated"),
+    ] {
         serve.call(action, &one).unwrap();
         serve.kill();
         serve = Serve::start(&cumulet);

@@ -16,6 +16,8 @@ use crate::api::credentials::{self, AccessKey, Credentials};
 use crate::api::ops::regions;
 use crate::api::server::{ServerConfig, State, serve};
 use crate::cloud::{Cloud, Identity, StoreError};
+use crate::doctor;
+use crate::engine::{self, Engine};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::state::{Home, OwnerLock, write_atomically};
 
@@ -56,6 +58,10 @@ pub struct ServeArgs {
     /// What instances are
     #[arg(long, value_enum, default_value_t = Backend::Kvm)]
     pub backend: Backend,
+
+    /// Serve even if the test of this host's KVM fails
+    #[arg(long)]
+    pub skip_doctor: bool,
 }
 
 /// `--backend`.
@@ -92,12 +98,15 @@ pub(super) fn command(home: &Home, output: Output, args: &ServeArgs) -> Result<u
     refuse_public(args)?;
     init_log();
     let _lock = take_lock(home)?;
+    if args.backend == Backend::Kvm && !args.skip_doctor {
+        doctor::require_fit()?;
+    }
     let credentials = Credentials::open(home.root(), &args.access_key)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context(|| "cannot start the server")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         // Before the address is told: whoever reads it may end us at once.
         let end = ended()?;
         let listener = listen(args.listen).await?;
@@ -110,8 +119,9 @@ pub(super) fn command(home: &Home, output: Output, args: &ServeArgs) -> Result<u
             endpoint: address.to_string(),
             ..Identity::default()
         };
-        let cloud = Arc::new(Cloud::open(home.root(), identity).map_err(unusable)?);
-        start_engine(&cloud, args.backend)?;
+        let cloud = Cloud::open(home.root(), identity).map_err(unusable)?;
+        let cloud = Arc::new(cloud.with_home(home.clone()));
+        start_engine(home, &cloud, args.backend)?;
         let own = credentials.own().clone();
         let running = Running {
             endpoint: format!("http://{address}"),
@@ -125,16 +135,21 @@ pub(super) fn command(home: &Home, output: Output, args: &ServeArgs) -> Result<u
         serve(listener, Arc::new(state), end).await;
         output.note("cumulet serve has ended.");
         Ok(0)
-    })
+    });
+    // What waits for a guest is not waited for: the records say what was under way.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Where what makes instances live is started, after the cloud is open and before anybody is answered.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "the life cycle, which can fail to start, comes here"
-)]
-fn start_engine(_cloud: &Arc<Cloud>, backend: Backend) -> Result<()> {
-    tracing::info!(?backend, "starting");
+fn start_engine(home: &Home, cloud: &Arc<Cloud>, backend: Backend) -> Result<()> {
+    let backend: Arc<dyn engine::Backend> = match backend {
+        Backend::Kvm => Arc::new(engine::Kvm::new(home.clone())),
+        Backend::Simulated => Arc::new(engine::Simulated::new(home.clone())),
+    };
+    let engine = Engine::new(Arc::clone(cloud), backend)
+        .context(|| "cannot start what makes instances live")?;
+    tokio::spawn(engine.run());
     Ok(())
 }
 

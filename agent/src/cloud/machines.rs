@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use cumulet_images::store::Ami;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Cloud, Region};
@@ -53,6 +54,13 @@ impl Cloud {
                 "The service is starting. Please try again shortly.",
             )
         })
+    }
+
+    /// AMIs that are there without a store.
+    #[must_use]
+    pub fn builtin_images(&self) -> Vec<Ami> {
+        let backend = self.machines.backend.get();
+        backend.map_or_else(Vec::new, |backend| backend.builtin())
     }
 
     /// An AMI that can be launched.

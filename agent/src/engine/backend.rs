@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use cumulet_images::store::Ami;
 use futures::future::BoxFuture;
 
 use crate::api::ApiError;
@@ -92,6 +93,11 @@ pub enum End {
 pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// Why a running instance is not what it seems, if so.
     fn notice(&self) -> Option<&'static str>;
+
+    /// AMIs that are there without a store.
+    fn builtin(&self) -> Vec<Ami> {
+        Vec::new()
+    }
 
     /// Whether this host can be such a machine at all.
     ///

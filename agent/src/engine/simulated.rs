@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cumulet_images::store::Ami;
 use futures::FutureExt as _;
 use futures::future::{self, BoxFuture};
 
@@ -23,6 +24,9 @@ pub const BUILTIN: &[(&str, &str, &str)] = &[
     ),
     ("ami-0cb00000000000002", "cumulet-simulated-arm64", "arm64"),
 ];
+
+/// Size of the disk that they are said to have.
+const SIZE_GIB: u8 = 8;
 
 /// What the guest's console says.
 const CONSOLE: &str = "cumulet: this instance is simulated (`cumulet serve --backend simulated`).\r\n\
@@ -52,6 +56,26 @@ impl Backend for Simulated {
         Some("This instance is simulated: there is no virtual machine behind it")
     }
 
+    fn builtin(&self) -> Vec<Ami> {
+        let amis = BUILTIN.iter();
+        amis.map(|(id, name, architecture)| Ami {
+            format: cumulet_images::store::MANIFEST_FORMAT,
+            id: (*id).to_owned(),
+            name: (*name).to_owned(),
+            description: "There is no disk behind it: for simulated instances".to_owned(),
+            architecture: serde_json::from_value((*architecture).into()).ok(),
+            root_device_name: "/dev/xvda".to_owned(),
+            size: u64::from(SIZE_GIB) << 30,
+            used_bytes: 0,
+            creation_date: "2026-11-21T00:00:00.000Z".to_owned(),
+            os: None,
+            boot: None,
+            digest: String::new(),
+            recipe: None,
+        })
+        .collect()
+    }
+
     fn check_type(&self, _kind: &InstanceType) -> Result<(), ApiError> {
         Ok(())
     }
@@ -67,7 +91,7 @@ impl Backend for Simulated {
                 name: (*name).to_owned(),
                 architecture: (*architecture).to_owned(),
                 root_device: "/dev/xvda".to_owned(),
-                size_gib: 8,
+                size_gib: i32::from(SIZE_GIB),
             });
         }
         super::kvm::image(&self.home, id)

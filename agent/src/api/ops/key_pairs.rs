@@ -1,7 +1,6 @@
 //! Key pairs. Of one that EC2 makes, the private half is in the answer and nowhere else.
 
 mod material;
-mod tags;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +11,7 @@ use crate::api::actions::{Action, action};
 use crate::api::filters::{Filters, one};
 use crate::api::shapes::common::{Filter, Tag, TagSpecification, tag_set};
 use crate::api::wire::{Blob, Described, Kind, Output, Timestamp, Xml, shapes};
-use crate::api::{ApiError, Call};
+use crate::api::{ApiError, Call, tagging};
 use crate::cloud::table::{Resource, Tags};
 use crate::cloud::{Cloud, Region};
 use crate::ids;
@@ -205,7 +204,7 @@ fn create_key_pair(
         Some("ed25519") => material::ed25519,
         Some(other) => return Err(ApiError::value("keyType", other, "Use rsa or ed25519")),
     };
-    let tags = tags::of(&request.tag_specifications, KeyPair::KIND)?;
+    let tags = tagging::from_specifications(&request.tag_specifications, KeyPair::KIND)?;
     // Before the slow part, and again below, where nobody can come in between.
     cloud.read(&call.region, |region| vacant(region, &request.key_name))??;
     call.go()?;
@@ -228,7 +227,7 @@ fn import_key_pair(
 ) -> Result<ImportKeyPairResult, ApiError> {
     check_name(&request.key_name)?;
     let public = material::import(&request.public_key_material.0)?;
-    let tags = tags::of(&request.tag_specifications, KeyPair::KIND)?;
+    let tags = tagging::from_specifications(&request.tag_specifications, KeyPair::KIND)?;
     let key = add(cloud, call, key_pair(request.key_name, public, tags))?;
     Ok(ImportKeyPairResult {
         key_pair_id: key.key_pair_id,

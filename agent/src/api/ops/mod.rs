@@ -1,15 +1,14 @@
 //! The actions, one module a kind of resource. Each module lists its actions; all lists come together here.
 
+pub mod images;
 mod instances;
 pub mod key_pairs;
 pub mod regions;
-mod volumes;
-pub mod images;
-pub mod key_pairs;
 pub mod tags;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod types;
+mod volumes;
 
 use super::actions::Action;
 
@@ -21,7 +20,6 @@ pub(super) fn actions() -> Vec<Action> {
     all.extend(volumes::actions());
     all.extend(regions::actions());
     all.extend(images::actions());
-    all.extend(key_pairs::actions());
     all.extend(tags::actions());
     all.extend(types::actions());
     all

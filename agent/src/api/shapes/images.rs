@@ -40,6 +40,8 @@ shapes! {
         state: String = "imageState",
         /// Account.
         owner_id: String = "imageOwnerId",
+        /// `amazon` for those that are not the account's.
+        owner_alias: Option<String> = "imageOwnerAlias",
         /// When it was registered; text, not a time, in EC2's model.
         creation_date: String = "creationDate",
         /// Whether everybody may launch it.

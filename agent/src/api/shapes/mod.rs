@@ -1,7 +1,7 @@
 //! The structures of requests and answers, by EC2's names (EC2 API reference, "Data types").
 
 pub mod common;
-pub mod instances;
 pub mod images;
+pub mod instances;
 pub mod tags;
 pub mod types;

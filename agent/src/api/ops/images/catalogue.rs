@@ -17,6 +17,8 @@ pub struct Found {
     pub ami: Ami,
     /// What the region adds.
     pub state: ImageState,
+    /// It belongs to the program rather than to the account.
+    pub builtin: bool,
 }
 
 impl Found {
@@ -62,18 +64,30 @@ pub(super) fn failed(error: &StoreError) -> ApiError {
 
 /// All images that the API knows, by id, with this region's state. Not to be called inside `Cloud::read`.
 pub(super) fn all(cloud: &Cloud, region: &str) -> Result<BTreeMap<String, Found>, ApiError> {
-    let Some(store) = store(cloud)? else {
-        return Ok(BTreeMap::new());
+    let amis = match store(cloud)? {
+        Some(store) => store.list().map_err(|error| failed(&error))?,
+        None => Vec::new(),
     };
-    let amis = store.list().map_err(|error| failed(&error))?;
+    let own = amis.into_iter().map(|ami| (ami, false));
+    let builtin = cloud.builtin_images().into_iter().map(|ami| (ami, true));
+    let amis: Vec<(Ami, bool)> = own.chain(builtin).collect();
     let gone = deregistered(cloud)?;
     cloud.read(region, |region| {
         amis.into_iter()
-            .filter(|ami| !gone.contains(&ami.id))
-            .map(|ami| {
+            .filter(|(ami, _)| !gone.contains(&ami.id))
+            .map(|(ami, builtin)| {
                 let state = region.images.get(&ami.id).cloned();
-                let state = state.unwrap_or_else(|| ImageState::new(&ami.id));
-                (ami.id.clone(), Found { ami, state })
+                let mut state = state.unwrap_or_else(|| ImageState::new(&ami.id));
+                state.public |= builtin;
+                let id = ami.id.clone();
+                (
+                    id,
+                    Found {
+                        ami,
+                        state,
+                        builtin,
+                    },
+                )
             })
             .collect()
     })

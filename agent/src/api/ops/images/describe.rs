@@ -14,6 +14,8 @@ use crate::cloud::table::Tags;
 
 /// Owners that EC2 knows by a word, and whose images are not here.
 const FOREIGN_OWNERS: &[&str] = &["amazon", "aws-marketplace", "aws-backup-vault"];
+/// The account of Amazon's own images on EC2.
+const AMAZON: &str = "137112412989";
 const GIB: u64 = 1 << 30;
 
 pub(super) fn describe_images(
@@ -46,8 +48,11 @@ pub(super) fn describe_images(
     for (id, found) in seen {
         let asked = request.image_ids.is_empty() || request.image_ids.contains(&id);
         let owned = request.owners.is_empty()
-            || request.owners.contains(owner)
-            || (owner == &call.account && request.owners.iter().any(|owner| owner == "self"));
+            || request.owners.iter().any(|wanted| match wanted.as_str() {
+                "self" => !found.builtin && owner == &call.account,
+                "amazon" | AMAZON => found.builtin,
+                account => !found.builtin && account == owner,
+            });
         let executable = request.executable_users.is_empty()
             || request
                 .executable_users
@@ -103,11 +108,13 @@ pub(super) fn devices(found: &Found) -> Vec<ImageBlockDevice> {
 
 fn image(found: &Found, owner: &str) -> Image {
     let ami = &found.ami;
+    let owner = if found.builtin { AMAZON } else { owner };
     Image {
         image_id: ami.id.clone(),
         image_location: format!("{owner}/{}", ami.name),
         state: "available".to_owned(),
         owner_id: owner.to_owned(),
+        owner_alias: found.builtin.then(|| "amazon".to_owned()),
         creation_date: ami.creation_date.clone(),
         public: found.state.public,
         architecture: found.architecture(),

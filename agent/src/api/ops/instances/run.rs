@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
 use super::{options, view};
-use crate::api::shapes::common::TagSpecification;
+use crate::api::ops::images;
 use crate::api::shapes::instances::{
     BlockDeviceInput, InterfaceInput, Reservation, RunInstancesRequest,
 };
@@ -26,6 +26,8 @@ use crate::types::{self, InstanceType};
 const USER_DATA_LIMIT: usize = 16_384;
 /// EC2's limit on the size of most volumes, GiB.
 const VOLUME_LIMIT: i32 = 65_536;
+/// What a launch makes that can be tagged by it.
+const MADE: [&str; 3] = ["instance", "volume", "network-interface"];
 /// More than one call may launch.
 const COUNT_LIMIT: i32 = 1000;
 
@@ -36,13 +38,19 @@ struct Plan {
     key: Option<(String, String)>,
     devices: Vec<Wanted>,
     interfaces: Vec<WantedInterface>,
-    tags: BTreeMap<&'static str, Tags>,
+    tags: BTreeMap<String, Tags>,
     metadata: MetadataOptions,
     behavior: ShutdownBehavior,
     credits: Option<String>,
     profile: Option<String>,
     tenancy: String,
     digest: String,
+}
+
+impl Plan {
+    fn tags_of(&self, kind: &str) -> Tags {
+        self.tags.get(kind).cloned().unwrap_or_default()
+    }
 }
 
 /// A volume to be made.
@@ -90,6 +98,12 @@ pub(super) fn run_instances(
         ));
     }
     let digest = digest(&request)?;
+    let image_id = request
+        .image_id
+        .as_deref()
+        .ok_or_else(|| ApiError::missing("ImageId"))?;
+    // Whether it is there for this caller; what it takes to boot it is asked for below.
+    images::usable(cloud, call, image_id)?;
     let (reservation, ids) = cloud.change(&call.region, |region| {
         if let Some(found) = repeated(cloud, region, &request, &digest)? {
             return Ok((found, Vec::new()));
@@ -239,17 +253,7 @@ fn plan(
     request: &RunInstancesRequest,
     digest: String,
 ) -> Result<Plan, ApiError> {
-    let image_id = request
-        .image_id
-        .as_deref()
-        .ok_or_else(|| ApiError::missing("ImageId"))?;
-    if !ids::is("ami", image_id) {
-        return Err(ApiError::new(
-            "InvalidAMIID.Malformed",
-            format!("Invalid id: \"{image_id}\" (expecting \"ami-...\")"),
-        ));
-    }
-    let image = cloud.image(image_id)?;
+    let image = cloud.image(request.image_id.as_deref().unwrap_or_default())?;
     // EC2's own default, m1.small, has no hardware left there either.
     let kind = instance_type(request.instance_type.as_deref().unwrap_or(types::DEFAULT))?;
     if kind.architecture.name() != image.architecture {
@@ -269,10 +273,7 @@ fn plan(
     if let Some(wanted) = &request.metadata_options {
         options::apply_metadata(&mut metadata, wanted, "MetadataOptions.")?;
     }
-    let mut tags = BTreeMap::new();
-    for kind in ["instance", "volume", "network-interface"] {
-        tags.insert(kind, tags_for(&request.tag_specifications, kind)?);
-    }
+    let tags = tagging::from_specifications_for(&request.tag_specifications, &MADE)?;
     let credits = match request
         .credit_specification
         .as_ref()
@@ -308,32 +309,6 @@ fn plan(
         kind,
         digest,
     })
-}
-
-/// The tags for one of the kinds of resources that a launch makes.
-fn tags_for(specifications: &[TagSpecification], kind: &str) -> Result<Tags, ApiError> {
-    const MADE: [&str; 3] = ["instance", "volume", "network-interface"];
-    let types = || {
-        let types = specifications.iter();
-        types.filter_map(|specification| specification.resource_type.as_deref())
-    };
-    if let Some(other) = types().find(|other| !MADE.contains(other)) {
-        return Err(ApiError::new(
-            "InvalidParameterValue",
-            format!("'{other}' is not a valid taggable resource type for this operation."),
-        ));
-    }
-    let mine: Vec<TagSpecification> = specifications
-        .iter()
-        .filter(|specification| {
-            specification
-                .resource_type
-                .as_deref()
-                .is_none_or(|t| t == kind)
-        })
-        .cloned()
-        .collect();
-    tagging::from_specifications(&mine, kind)
 }
 
 fn key(region: &Region, name: Option<&str>) -> Result<Option<(String, String)>, ApiError> {
@@ -675,7 +650,7 @@ fn launch(
                     groups: wanted.groups.clone(),
                     private_ip: wanted.address,
                     description: wanted.description.clone(),
-                    tags: plan.tags["network-interface"].clone(),
+                    tags: plan.tags_of("network-interface"),
                 };
                 net::create_interface(region, identity, spec)?
             }
@@ -697,7 +672,7 @@ fn launch(
             throughput: records::throughput(&wanted.volume_type, wanted.throughput),
             create_time: now,
             instance_id: Some(id.clone()),
-            tags: plan.tags["volume"].clone(),
+            tags: plan.tags_of("volume"),
         });
         devices.push(Device {
             name: wanted.device.clone(),
@@ -746,7 +721,7 @@ fn launch(
         token_digest: plan.digest.clone(),
         devices,
         terminated: None,
-        tags: plan.tags["instance"].clone(),
+        tags: plan.tags_of("instance"),
     });
     Ok(id)
 }
