@@ -202,6 +202,9 @@ fn large_bodies_and_other_methods_and_paths_are_refused() {
     let headers = Server::signer().headers("PUT", &host, "", REGIONS);
     let put = server.send("PUT", "/", &headers, REGIONS);
     assert_eq!(put.error(), (400, "InvalidRequest"));
+    let headers = Server::signer().headers("GET", &host, REGIONS, REGIONS);
+    let both = server.send("GET", &format!("/?{REGIONS}"), &headers, REGIONS);
+    assert_eq!(both.error(), (400, "InvalidRequest"));
 }
 
 #[test]
@@ -226,8 +229,9 @@ fn the_end_waits_for_nobody_who_is_idle() {
     assert_eq!(server.post(REGIONS).status, 200);
     server.end.take().unwrap().send(()).unwrap();
     let serving = server.serving.take().unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(5), serving);
-    let ended = server.runtime.block_on(async { ended.await });
+    let ended = server
+        .runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(5), serving).await });
     ended.unwrap().unwrap();
     drop(idle);
     TcpStream::connect(server.address).unwrap_err();
