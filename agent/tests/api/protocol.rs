@@ -33,6 +33,19 @@ fn both_methods_are_served() {
 }
 
 #[test]
+fn a_presigned_request_needs_no_header() {
+    let server = Server::start();
+    let host = server.address.to_string();
+    let mut signer = Server::signer();
+    signer.at -= time::Duration::minutes(10);
+    for (seconds, expected) in [(3600, 200), (60, 400)] {
+        let query = signer.presigned(&host, REGIONS, seconds);
+        let reply = server.send("GET", &format!("/?{query}"), &[], "");
+        assert_eq!(reply.status, expected, "{reply:?}");
+    }
+}
+
+#[test]
 fn the_region_is_the_signatures() {
     let server = Server::start();
     let mut signer = Server::signer();
