@@ -13,7 +13,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 use aws_lc_rs::rand;
@@ -159,11 +159,26 @@ impl Credentials {
                 .mend("remove the file, and a key is made at the next start")
             })?
             .clone();
-        let keys = keys.iter().chain(more);
-        Ok(Self {
-            own,
-            keys: keys.map(|key| (key.id.clone(), key.clone())).collect(),
-        })
+        let mut all = HashMap::new();
+        for key in keys.iter().chain(more) {
+            if let Some(other) = all.insert(key.id.clone(), key.clone())
+                && other != *key
+            {
+                return Err(Error::new(
+                    Kind::Usage,
+                    "InvalidParameterValue",
+                    format!(
+                        "the access key {} is given twice, with different secrets or accounts",
+                        key.id
+                    ),
+                )
+                .mend(format!(
+                    "give it once: in {} or with --access-key",
+                    home.join(FILE).display()
+                )));
+            }
+        }
+        Ok(Self { own, keys: all })
     }
 
     /// Keys that are kept nowhere, for tests.
@@ -187,7 +202,7 @@ impl Credentials {
     }
 }
 
-/// The key with this id (the first without one) in the state folder's file, if there is such a file and key.
+/// The key with this id in the state folder's file, if there is such a file and key.
 ///
 /// # Errors
 /// As [`Credentials::open`].
@@ -254,7 +269,7 @@ fn wrong(path: &Path, reason: &str) -> Error {
     .mend("mend it by hand, or remove it: then a new access key is made at the next start")
 }
 
-fn store(path: &PathBuf, keys: &[AccessKey]) -> Result<()> {
+fn store(path: &Path, keys: &[AccessKey]) -> Result<()> {
     let document = Document {
         access_keys: keys.to_vec(),
     };
@@ -296,6 +311,19 @@ mod tests {
         assert!(!format!("{keys:?}").contains("verysecret"));
         let file = fs::read_to_string(home.path().join(FILE)).unwrap();
         assert!(!file.contains("AKIATEST"), "what is typed is not kept");
+    }
+
+    #[test]
+    fn a_key_has_one_secret() {
+        let home = tempfile::tempdir().unwrap();
+        let own = Credentials::open(home.path(), &[]).unwrap().own().clone();
+        Credentials::open(home.path(), std::slice::from_ref(&own)).unwrap();
+        let other = AccessKey {
+            secret: "another".into(),
+            ..own
+        };
+        let error = Credentials::open(home.path(), &[other]).unwrap_err();
+        assert_eq!(error.code, "InvalidParameterValue");
     }
 
     #[test]

@@ -33,6 +33,19 @@ fn both_methods_are_served() {
 }
 
 #[test]
+fn a_presigned_request_needs_no_header() {
+    let server = Server::start();
+    let host = server.address.to_string();
+    let mut signer = Server::signer();
+    signer.at -= time::Duration::minutes(10);
+    for (seconds, expected) in [(3600, 200), (60, 400)] {
+        let query = signer.presigned(&host, REGIONS, seconds);
+        let reply = server.send("GET", &format!("/?{query}"), &[], "");
+        assert_eq!(reply.status, expected, "{reply:?}");
+    }
+}
+
+#[test]
 fn the_region_is_the_signatures() {
     let server = Server::start();
     let mut signer = Server::signer();
@@ -202,6 +215,9 @@ fn large_bodies_and_other_methods_and_paths_are_refused() {
     let headers = Server::signer().headers("PUT", &host, "", REGIONS);
     let put = server.send("PUT", "/", &headers, REGIONS);
     assert_eq!(put.error(), (400, "InvalidRequest"));
+    let headers = Server::signer().headers("GET", &host, REGIONS, REGIONS);
+    let both = server.send("GET", &format!("/?{REGIONS}"), &headers, REGIONS);
+    assert_eq!(both.error(), (400, "InvalidRequest"));
 }
 
 #[test]
@@ -226,8 +242,9 @@ fn the_end_waits_for_nobody_who_is_idle() {
     assert_eq!(server.post(REGIONS).status, 200);
     server.end.take().unwrap().send(()).unwrap();
     let serving = server.serving.take().unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(5), serving);
-    let ended = server.runtime.block_on(async { ended.await });
+    let ended = server
+        .runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(5), serving).await });
     ended.unwrap().unwrap();
     drop(idle);
     TcpStream::connect(server.address).unwrap_err();

@@ -30,25 +30,12 @@ impl Signer {
         query: &str,
         body: &str,
     ) -> Vec<(String, String)> {
-        let form = format_description!("[year][month][day]T[hour][minute][second]Z");
-        let date = self.at.format(&form).unwrap();
-        let scope = format!(
-            "{}/{}/{}/aws4_request",
-            &date[..8],
-            self.region,
-            self.service
-        );
+        let (date, scope) = self.date_and_scope();
         let digest = hex::encode(Sha256::digest(body));
         let canonical = format!(
             "{method}\n/\n{query}\nhost:{host}\nx-amz-date:{date}\n\nhost;x-amz-date\n{digest}"
         );
-        let digest = hex::encode(Sha256::digest(canonical));
-        let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{digest}");
-        let mut key = format!("AWS4{}", self.secret).into_bytes();
-        for part in scope.split('/') {
-            key = mac(&key, part);
-        }
-        let signature = hex::encode(mac(&key, &to_sign));
+        let signature = self.signature(&canonical, &date, &scope);
         let id = &self.id;
         let authorization = format!(
             "AWS4-HMAC-SHA256 Credential={id}/{scope}, SignedHeaders=host;x-amz-date, Signature={signature}"
@@ -57,5 +44,37 @@ impl Signer {
             ("X-Amz-Date".to_owned(), date),
             ("Authorization".to_owned(), authorization),
         ]
+    }
+
+    /// A query string that needs no header; `query` is in canonical form and sorts before `X-Amz-`.
+    pub(crate) fn presigned(&self, host: &str, query: &str, seconds: u32) -> String {
+        let (date, scope) = self.date_and_scope();
+        let credential = format!("{}/{scope}", self.id).replace('/', "%2F");
+        let query = format!(
+            "{query}&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={credential}&X-Amz-Date={date}\
+             &X-Amz-Expires={seconds}&X-Amz-SignedHeaders=host"
+        );
+        let digest = hex::encode(Sha256::digest(""));
+        let canonical = format!("GET\n/\n{query}\nhost:{host}\n\nhost\n{digest}");
+        let signature = self.signature(&canonical, &date, &scope);
+        format!("{query}&X-Amz-Signature={signature}")
+    }
+
+    fn date_and_scope(&self) -> (String, String) {
+        let form = format_description!("[year][month][day]T[hour][minute][second]Z");
+        let date = self.at.format(&form).unwrap();
+        let (region, service) = (&self.region, &self.service);
+        let scope = format!("{}/{region}/{service}/aws4_request", &date[..8]);
+        (date, scope)
+    }
+
+    fn signature(&self, canonical: &str, date: &str, scope: &str) -> String {
+        let digest = hex::encode(Sha256::digest(canonical));
+        let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{digest}");
+        let mut key = format!("AWS4{}", self.secret).into_bytes();
+        for part in scope.split('/') {
+            key = mac(&key, part);
+        }
+        hex::encode(mac(&key, &to_sign))
     }
 }

@@ -128,25 +128,29 @@ impl State {
 fn service(caller: &Caller, version: Option<&str>) -> Result<(), ApiError> {
     let version = version.ok_or_else(|| ApiError::missing("Version"))?;
     let sts = caller.service == "sts";
-    if sts == (version == sts::VERSION) && (sts || VERSIONS.contains(&version)) {
-        return Ok(());
+    match (version == sts::VERSION, VERSIONS.contains(&version)) {
+        (true, _) if sts => Ok(()),
+        (_, true) if !sts => Ok(()),
+        (false, false) => {
+            let name = if sts {
+                "AWSSecurityTokenService"
+            } else {
+                "AmazonEC2"
+            };
+            Err(ApiError::new(
+                "NoSuchVersion",
+                format!("The requested version ({version}) of service {name} does not exist"),
+            ))
+        }
+        // A version of the other one.
+        _ => {
+            let wanted = if sts { "ec2" } else { "sts" };
+            Err(ApiError::new(
+                "SignatureDoesNotMatch",
+                format!("Credential should be scoped to correct service: '{wanted}'."),
+            ))
+        }
     }
-    if !sts && version != sts::VERSION || sts && !VERSIONS.contains(&version) {
-        let name = if sts {
-            "AWSSecurityTokenService"
-        } else {
-            "AmazonEC2"
-        };
-        return Err(ApiError::new(
-            "NoSuchVersion",
-            format!("The requested version ({version}) of service {name} does not exist"),
-        ));
-    }
-    let wanted = if sts { "ec2" } else { "sts" };
-    Err(ApiError::new(
-        "SignatureDoesNotMatch",
-        format!("Credential should be scoped to correct service: '{wanted}'."),
-    ))
 }
 
 fn dry_run(node: &Node) -> Result<bool, ApiError> {
