@@ -51,7 +51,7 @@ pub(super) fn disable_image_deprecation(
 ) -> Result<Done, ApiError> {
     let found = owned(cloud, call, request.image_id.as_deref())?;
     change(cloud, call, &found.ami.id, |state| {
-        state.deprecated_at = None
+        state.deprecated_at = None;
     })
 }
 
@@ -75,7 +75,9 @@ pub(super) fn enable_image(
     request: OneImageRequest,
 ) -> Result<Done, ApiError> {
     let found = owned(cloud, call, request.image_id.as_deref())?;
-    change(cloud, call, &found.ami.id, |state| state.disabled = false)
+    change(cloud, call, &found.ami.id, |state| {
+        state.disabled = false;
+    })
 }
 
 fn change(
