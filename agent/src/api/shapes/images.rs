@@ -1,7 +1,7 @@
 //! Structures of images.
 
 use super::common::{AttributeValue, Filter, StringValue, Tag, TagSpecification};
-use crate::api::wire::shapes;
+use crate::api::wire::{Timestamp, shapes};
 
 shapes! {
     /// Request of DescribeImages.
@@ -12,9 +12,9 @@ shapes! {
         image_ids: Vec<String> = "ImageId",
         /// Whose they are: accounts, `self`, `amazon`, `aws-marketplace`.
         owners: Vec<String> = "Owner",
-        /// Deprecated ones too; nothing is deprecated here.
+        /// Deprecated ones of others too.
         include_deprecated: Option<bool> = "IncludeDeprecated",
-        /// Disabled ones too; nothing is disabled here.
+        /// Disabled ones too.
         include_disabled: Option<bool> = "IncludeDisabled",
         /// Filters.
         filters: Vec<Filter> = "Filter",
@@ -36,7 +36,7 @@ shapes! {
         image_id: String = "imageId",
         /// Owner and name.
         image_location: String = "imageLocation",
-        /// `available`.
+        /// `available` or `disabled`.
         state: String = "imageState",
         /// Account.
         owner_id: String = "imageOwnerId",
@@ -72,6 +72,8 @@ shapes! {
         virtualization_type: String = "virtualizationType",
         /// None.
         product_codes: Vec<ProductCode> = "productCodes",
+        /// From when on it is deprecated; text, not a time, in EC2's model.
+        deprecation_time: Option<String> = "deprecationTime",
         /// `disabled`.
         deregistration_protection: String = "deregistrationProtection",
         /// Tags.
@@ -198,6 +200,18 @@ shapes! {
         attribute: Option<String> = "Attribute",
         /// Whose.
         image_id: Option<String> = "ImageId",
+    }
+    /// Request of DisableImage, EnableImage and DisableImageDeprecation.
+    input OneImageRequest {
+        /// Which.
+        image_id: Option<String> = "ImageId",
+    }
+    /// Request of EnableImageDeprecation.
+    input EnableImageDeprecationRequest {
+        /// Which.
+        image_id: Option<String> = "ImageId",
+        /// From when on.
+        deprecate_at: Option<Timestamp> = "DeprecateAt",
     }
     /// Request of DeregisterImage.
     input DeregisterImageRequest {

@@ -1,8 +1,8 @@
 //! Attributes of an image: who may launch it, and its description.
 
-use super::catalogue::{Found, usable};
+use super::catalogue::{Found, seen};
 use super::describe::devices;
-use super::{ImageState, edit};
+use super::{ImageState, edit, unavailable};
 use crate::api::shapes::common::{AttributeValue, Done};
 use crate::api::shapes::images::{
     DescribeImageAttributeRequest, ImageAttribute, LaunchPermission, LaunchPermissionInput,
@@ -17,7 +17,7 @@ const MAX_DESCRIPTION: usize = 255;
 /// The image, which must be the caller's own.
 pub(super) fn owned(cloud: &Cloud, call: &Call, image_id: Option<&str>) -> Result<Found, ApiError> {
     let image_id = image_id.ok_or_else(|| ApiError::missing("imageId"))?;
-    let found = usable(cloud, call, image_id)?;
+    let found = seen(cloud, call, image_id)?;
     if call.account != cloud.identity().account {
         return Err(ApiError::new(
             "AuthFailure",
@@ -105,6 +105,11 @@ pub(super) fn modify(
 ) -> Result<Done, ApiError> {
     let found = owned(cloud, call, request.image_id.as_deref())?;
     let change = read(request)?;
+    if found.state.disabled && matches!(&change, Change::Permissions { add, .. } if !add.is_empty())
+    {
+        // A disabled image is shared with nobody.
+        return Err(unavailable(&found.ami.id));
+    }
     cloud.change(&call.region, |region| {
         call.go()?;
         let state = edit(region, &found.ami.id)?;

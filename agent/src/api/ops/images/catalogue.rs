@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cumulet_images::store::{Ami, AmiStore, StoreError};
 
-use super::{ImageState, not_found};
+use super::{ImageState, not_found, unavailable};
 use crate::api::{ApiError, Call};
 use crate::cloud::Cloud;
 use crate::ids;
@@ -123,12 +123,21 @@ pub(super) fn may_see(cloud: &Cloud, call: &Call, state: &ImageState) -> bool {
     call.account == cloud.identity().account || state.shared_with(&call.account)
 }
 
-/// The image with this id, if the caller may see it: what RunInstances may launch. Not to be called inside
-/// `Cloud::read` or `Cloud::change`.
+/// The image with this id, if the caller may launch it: for RunInstances. Not to be called inside `Cloud::read` or
+/// `Cloud::change`.
 ///
 /// # Errors
-/// `InvalidAMIID.Malformed`, `InvalidAMIID.NotFound`.
+/// `InvalidAMIID.Malformed`, `InvalidAMIID.NotFound`, `InvalidAMIID.Unavailable` for one that is disabled.
 pub fn usable(cloud: &Cloud, call: &Call, image_id: &str) -> Result<Found, ApiError> {
+    let found = seen(cloud, call, image_id)?;
+    if found.state.disabled {
+        return Err(unavailable(image_id));
+    }
+    Ok(found)
+}
+
+/// The image with this id, if the caller may see it.
+pub(super) fn seen(cloud: &Cloud, call: &Call, image_id: &str) -> Result<Found, ApiError> {
     check_id(image_id)?;
     let found = find(cloud, &call.region, image_id)?;
     found

@@ -8,6 +8,7 @@ use crate::api::shapes::common::tag_set;
 use crate::api::shapes::images::{
     DescribeImagesRequest, DescribeImagesResult, Image, ImageBlockDevice, ImageEbs,
 };
+use crate::api::wire::Timestamp;
 use crate::api::{ApiError, Call};
 use crate::cloud::Cloud;
 use crate::cloud::table::Tags;
@@ -34,6 +35,11 @@ pub(super) fn describe_images(
     filters.pass(&Tags::new(), |name| values(&Image::default(), name))?;
     let mut seen = all(cloud, &call.region)?;
     seen.retain(|_, found| may_see(cloud, call, &found.state));
+    let (deprecated, disabled) = (
+        request.include_deprecated == Some(true),
+        request.include_disabled == Some(true),
+    );
+    let now = Timestamp::now();
     let missing: Vec<&str> = request
         .image_ids
         .iter()
@@ -46,7 +52,12 @@ pub(super) fn describe_images(
     let owner = &cloud.identity().account;
     let mut images = Vec::new();
     for (id, found) in seen {
-        let asked = request.image_ids.is_empty() || request.image_ids.contains(&id);
+        let asked = request.image_ids.contains(&id)
+            || (request.image_ids.is_empty()
+                && (disabled || !found.state.disabled)
+                && (deprecated
+                    || owner == &call.account
+                    || found.state.deprecated_at.is_none_or(|at| at > now)));
         let owned = request.owners.is_empty()
             || request.owners.iter().any(|wanted| match wanted.as_str() {
                 "self" => !found.builtin && owner == &call.account,
@@ -112,7 +123,12 @@ fn image(found: &Found, owner: &str) -> Image {
     Image {
         image_id: ami.id.clone(),
         image_location: format!("{owner}/{}", ami.name),
-        state: "available".to_owned(),
+        state: if found.state.disabled {
+            "disabled"
+        } else {
+            "available"
+        }
+        .to_owned(),
         owner_id: owner.to_owned(),
         owner_alias: found.builtin.then(|| "amazon".to_owned()),
         creation_date: ami.creation_date.clone(),
@@ -130,6 +146,7 @@ fn image(found: &Found, owner: &str) -> Image {
         root_device_type: "ebs".to_owned(),
         virtualization_type: "hvm".to_owned(),
         product_codes: Vec::new(),
+        deprecation_time: found.state.deprecated_at.map(Timestamp::text),
         deregistration_protection: "disabled".to_owned(),
         tags: tag_set(&found.state.tags),
     }

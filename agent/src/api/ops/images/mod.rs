@@ -7,6 +7,7 @@
 //! [`Cloud::read`] or [`Cloud::change`].
 
 mod attribute;
+mod availability;
 mod catalogue;
 mod deregister;
 mod describe;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::actions::{Action, action};
 use crate::api::shapes::images::{RegisterImageRequest, RegisterImageResult};
+use crate::api::wire::Timestamp;
 use crate::api::{ApiError, Call};
 use crate::cloud::table::{Resource, Tags};
 use crate::cloud::{Cloud, Region};
@@ -40,6 +42,12 @@ pub struct ImageState {
     /// Instead of the store's.
     #[serde(default)]
     pub description: Option<String>,
+    /// It cannot be launched until it is enabled again.
+    #[serde(default)]
+    pub disabled: bool,
+    /// From when on others no longer see it, unless they name it or ask for deprecated ones.
+    #[serde(default)]
+    pub deprecated_at: Option<Timestamp>,
     /// It is gone for the API, and stays on disk only while volumes stand on it.
     #[serde(default)]
     pub deregistered: bool,
@@ -101,6 +109,16 @@ pub(super) fn actions() -> Vec<Action> {
         action("ModifyImageAttribute", attribute::modify),
         action("ResetImageAttribute", attribute::reset),
         action("DeregisterImage", deregister::deregister_image),
+        action(
+            "EnableImageDeprecation",
+            availability::enable_image_deprecation,
+        ),
+        action(
+            "DisableImageDeprecation",
+            availability::disable_image_deprecation,
+        ),
+        action("DisableImage", availability::disable_image),
+        action("EnableImage", availability::enable_image),
         action("RegisterImage", register_image),
     ]
 }
@@ -113,6 +131,14 @@ pub fn not_found(image_ids: &[&str]) -> ApiError {
         several => format!("The image ids '[{}]' do not exist", several.join(", ")),
     };
     ApiError::new("InvalidAMIID.NotFound", message)
+}
+
+/// EC2's error for an image that is disabled.
+fn unavailable(image_id: &str) -> ApiError {
+    ApiError::new(
+        "InvalidAMIID.Unavailable",
+        format!("The image ID '{image_id}' is not available"),
+    )
 }
 
 fn register_image(
