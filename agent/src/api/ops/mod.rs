@@ -1,6 +1,20 @@
 //! The actions, one module a kind of resource. Each module lists its actions; all lists come together here.
 
+pub mod acls;
+pub mod addresses;
+pub mod dhcp_options;
+pub mod gateways;
+pub mod interfaces;
 pub mod key_pairs;
+mod network;
+pub mod route_tables;
+pub mod security_group_rules;
+pub mod security_groups;
+pub mod subnets;
+pub mod vpcs;
+
+#[cfg(test)]
+mod network_tests;
 
 use super::actions::Action;
 
@@ -8,6 +22,16 @@ use super::actions::Action;
 pub(super) fn actions() -> Vec<Action> {
     let mut all = Vec::new();
     all.extend(key_pairs::actions());
+    all.extend(acls::actions());
+    all.extend(addresses::actions());
+    all.extend(dhcp_options::actions());
+    all.extend(gateways::actions());
+    all.extend(interfaces::actions());
+    all.extend(route_tables::actions());
+    all.extend(security_group_rules::actions());
+    all.extend(security_groups::actions());
+    all.extend(subnets::actions());
+    all.extend(vpcs::actions());
     all
 }
 

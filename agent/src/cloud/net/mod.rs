@@ -20,7 +20,8 @@ pub use interface::{
     free_addresses, interfaces_of, no_interface, release_interfaces,
 };
 pub use lookup::{
-    default_group, default_subnet, default_vpc, main_table, resolve_groups, route_table_of,
+    default_group, default_subnet, default_vpc, main_table, remove_group, resolve_groups,
+    route_table_of,
 };
 pub use names::{private_dns_name, public_dns_name, zone_id};
 pub use public::{
