@@ -1,14 +1,28 @@
 //! The actions, one module a kind of resource. Each module lists its actions; all lists come together here.
 
+pub mod acls;
+pub mod addresses;
+pub mod dhcp_options;
+pub mod gateways;
 pub mod images;
 mod instances;
+pub mod interfaces;
 pub mod key_pairs;
+mod network;
 pub mod regions;
+pub mod route_tables;
+pub mod security_group_rules;
+pub mod security_groups;
+pub mod subnets;
 pub mod tags;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod types;
 mod volumes;
+pub mod vpcs;
+
+#[cfg(test)]
+mod network_tests;
 
 use super::actions::Action;
 
@@ -22,6 +36,16 @@ pub(super) fn actions() -> Vec<Action> {
     all.extend(images::actions());
     all.extend(tags::actions());
     all.extend(types::actions());
+    all.extend(acls::actions());
+    all.extend(addresses::actions());
+    all.extend(dhcp_options::actions());
+    all.extend(gateways::actions());
+    all.extend(interfaces::actions());
+    all.extend(route_tables::actions());
+    all.extend(security_group_rules::actions());
+    all.extend(security_groups::actions());
+    all.extend(subnets::actions());
+    all.extend(vpcs::actions());
     all
 }
 

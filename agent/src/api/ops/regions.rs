@@ -5,8 +5,8 @@ use crate::api::filters::{Filters, maybe, one};
 use crate::api::shapes::common::Filter;
 use crate::api::wire::shapes;
 use crate::api::{ApiError, Call};
-use crate::cloud::Cloud;
 use crate::cloud::table::Tags;
+use crate::cloud::{Cloud, net};
 
 /// The regions of AWS that every account has, sorted.
 #[rustfmt::skip]
@@ -28,26 +28,6 @@ const OPTED_IN: &[&str] = &[
 #[must_use]
 pub fn exists(name: &str) -> bool {
     REGIONS.binary_search(&name).is_ok() || OPTED_IN.binary_search(&name).is_ok()
-}
-
-/// Beginning of a region's zone ids: `use1` for `us-east-1`.
-#[must_use]
-pub fn zone_prefix(region: &str) -> String {
-    region
-        .split('-')
-        .map(|part| match part {
-            "central" => "c",
-            "east" => "e",
-            "north" => "n",
-            "northeast" => "ne",
-            "northwest" => "nw",
-            "south" => "s",
-            "southeast" => "se",
-            "southwest" => "sw",
-            "west" => "w",
-            part => part,
-        })
-        .collect()
 }
 
 shapes! {
@@ -188,7 +168,7 @@ fn wanted(names: &[String], name: &str) -> bool {
 
 /// The zones of a region, as the account sees them.
 fn zones(cloud: &Cloud, region: &str) -> Vec<AvailabilityZone> {
-    let prefix = zone_prefix(region);
+    let prefix = net::zone_prefix(region);
     let letters = cloud.identity().zones.iter().zip(1_u32..);
     letters
         .map(|(letter, number)| AvailabilityZone {
@@ -253,9 +233,11 @@ fn describe_availability_zones(
     Ok(DescribeAvailabilityZonesResult { availability_zones })
 }
 
-/// The region's default VPC. There is none before VPCs are.
-fn default_vpc(_cloud: &Cloud, _call: &Call) -> Result<String, ApiError> {
-    Ok("none".to_owned())
+/// The region's default VPC.
+fn default_vpc(cloud: &Cloud, call: &Call) -> Result<String, ApiError> {
+    cloud.read(&call.region, |region| {
+        net::default_vpc(region).map_or_else(|_| "none".to_owned(), |vpc| vpc.vpc_id.clone())
+    })
 }
 
 fn describe_account_attributes(
@@ -329,7 +311,7 @@ mod tests {
             ("eu-north-1", "eun1"),
             ("ap-southeast-2", "apse2"),
         ] {
-            assert_eq!(zone_prefix(region), prefix);
+            assert_eq!(net::zone_prefix(region), prefix);
         }
     }
 

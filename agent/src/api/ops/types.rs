@@ -11,6 +11,7 @@ use crate::api::shapes::types::{
 };
 use crate::api::{ApiError, Call};
 use crate::cloud::Cloud;
+use crate::cloud::net::zone_id;
 use crate::cloud::table::Tags;
 use crate::types::{self, Architecture, Details, Disk, EbsLimits, InstanceType, Link};
 
@@ -154,23 +155,6 @@ fn zones(cloud: &Cloud, region: &str) -> Vec<String> {
 fn zone_ids(cloud: &Cloud, region: &str) -> Vec<String> {
     let zones = zones(cloud, region);
     zones.iter().map(|zone| zone_id(region, zone)).collect()
-}
-
-/// `use1-az1` for zone `us-east-1a`: zone a is az1 in every region here.
-fn zone_id(region: &str, zone: &str) -> String {
-    let mut short = String::new();
-    for (at, part) in region.split('-').enumerate() {
-        match part {
-            first if at == 0 => short.push_str(first),
-            "northeast" => short.push_str("ne"),
-            "northwest" => short.push_str("nw"),
-            "southeast" => short.push_str("se"),
-            "southwest" => short.push_str("sw"),
-            part => short.extend(part.chars().next()),
-        }
-    }
-    let letter = zone.bytes().last().unwrap_or(b'a');
-    format!("{short}-az{}", letter.saturating_sub(b'a') + 1)
 }
 
 fn info(known: &InstanceType, details: &Details) -> InstanceTypeInfo {

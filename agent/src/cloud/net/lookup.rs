@@ -134,3 +134,17 @@ pub fn route_table_of<'a>(region: &'a Region, subnet: &Subnet) -> Option<&'a Rou
     });
     own.or_else(|| main_table(region, &subnet.vpc_id))
 }
+
+/// Takes a security group away with its rules. Rules of other groups that name it are the caller's to see.
+pub fn remove_group(region: &mut Region, group_id: &str) {
+    let rules: Vec<String> = region
+        .security_group_rules
+        .iter()
+        .filter(|rule| rule.group_id == group_id)
+        .map(|rule| rule.rule_id.clone())
+        .collect();
+    for rule in rules {
+        region.security_group_rules.remove(&rule);
+    }
+    region.security_groups.remove(group_id);
+}

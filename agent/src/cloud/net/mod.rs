@@ -20,9 +20,10 @@ pub use interface::{
     free_addresses, interfaces_of, no_interface, release_interfaces,
 };
 pub use lookup::{
-    default_group, default_subnet, default_vpc, main_table, resolve_groups, route_table_of,
+    default_group, default_subnet, default_vpc, main_table, remove_group, resolve_groups,
+    route_table_of,
 };
-pub use names::{private_dns_name, private_domain, public_dns_name, zone_id};
+pub use names::{private_dns_name, private_domain, public_dns_name, zone_id, zone_prefix};
 pub use public::{
     assign_public, elastic_of, free_public_address, has_way_out, leave_address, public_address_of,
     release_public,

@@ -31,23 +31,30 @@ fn dashed(address: Ipv4Addr) -> String {
     address.to_string().replace('.', "-")
 }
 
+/// Beginning of a region's zone ids: `use1` for `us-east-1`.
+#[must_use]
+pub fn zone_prefix(region: &str) -> String {
+    region
+        .split('-')
+        .map(|part| match part {
+            "central" => "c",
+            "east" => "e",
+            "north" => "n",
+            "northeast" => "ne",
+            "northwest" => "nw",
+            "south" => "s",
+            "southeast" => "se",
+            "southwest" => "sw",
+            "west" => "w",
+            part => part,
+        })
+        .collect()
+}
+
 /// `use1-az1` for zone `us-east-1a`: zone a is az1 in every region here.
 #[must_use]
 pub fn zone_id(region: &str, zone: &str) -> String {
-    let mut short = String::new();
-    for (at, part) in region.split('-').enumerate() {
-        match part {
-            // "us", "eu", "ap", …
-            first if at == 0 => short.push_str(first),
-            "northeast" => short.push_str("ne"),
-            "northwest" => short.push_str("nw"),
-            "southeast" => short.push_str("se"),
-            "southwest" => short.push_str("sw"),
-            part if part.bytes().all(|byte| byte.is_ascii_digit()) => short.push_str(part),
-            part => short.extend(part.chars().next()),
-        }
-    }
     let letter = zone.bytes().last().unwrap_or(b'a');
     let number = letter.saturating_sub(b'a') + 1;
-    format!("{short}-az{number}")
+    format!("{}-az{number}", zone_prefix(region))
 }

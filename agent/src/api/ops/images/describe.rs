@@ -111,7 +111,7 @@ pub(super) fn devices(found: &Found) -> Vec<ImageBlockDevice> {
         ebs: ImageEbs {
             delete_on_termination: true,
             volume_size: i32::try_from(found.ami.size.div_ceil(GIB)).unwrap_or(i32::MAX),
-            volume_type: "gp2".to_owned(),
+            volume_type: "gp3".to_owned(),
             encrypted: false,
         },
     }]
