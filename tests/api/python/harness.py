@@ -92,10 +92,14 @@ def equal(have, want, what=""):
 
 
 def filters(**values):
-    """Filters by keyword: `instance_state_name="running"`; a list is several values; `tag_` begins a tag's name."""
+    """Filters by keyword: `instance_state_name="running"`; `__` is a dot, a list several values; `tag_` begins a tag's
+    name."""
     made = []
     for key, value in values.items():
-        key = "tag:" + key[4:] if key.startswith("tag_") and key != "tag_key" else key.replace("_", "-")
+        if key.startswith("tag_") and key != "tag_key":
+            key = "tag:" + key.removeprefix("tag_")
+        else:
+            key = key.replace("__", ".").replace("_", "-")
         made.append({"Name": key, "Values": value if isinstance(value, list) else [value]})
     return made
 

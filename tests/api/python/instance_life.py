@@ -303,7 +303,7 @@ def launch_time_volumes():
         ],
         TagSpecifications=specification("volume", of="this"),
     ) as (one,):
-        by = filters(attachment_instance_id=one)
+        by = filters(attachment__instance_id=one)
         found = ec2.describe_volumes(Filters=by)["Volumes"]
         equal(len(found), 2)
         assert all(volume["State"] == "in-use" for volume in found)
