@@ -47,8 +47,7 @@ export function unique(what) {
 export async function refused(code, promise) {
   await assert.rejects(promise, (error) => {
     assert.equal(error.name, code, error.message);
-    // EC2's only place where it is spelt in capitals.
-    assert.ok(error.$metadata?.requestId ?? error.RequestID ?? error.$response, "no request id");
+    assert.ok(error.$metadata.requestId, "no request id");
     return true;
   });
 }

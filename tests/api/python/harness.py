@@ -40,8 +40,8 @@ def main():
             function()
         except Exception as error:  # a case may fail in any way
             failed += 1
-            first = str(error).splitlines()[0] if str(error) else "no message"
-            print(f"FAIL {name}: {type(error).__name__}: {first}")
+            words = " ".join(str(error).split()) or "no message"
+            print(f"FAIL {name}: {type(error).__name__}: {words}")
             for line in traceback.format_exc().splitlines():
                 print(f"     {line}")
         else:
