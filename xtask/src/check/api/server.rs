@@ -39,7 +39,7 @@ impl Server {
         command
             .args(["serve", "--backend", "simulated"])
             .args(["--listen", "127.0.0.1:0", "--output", "json", "--home"])
-            .arg(folder.path.join("home"))
+            .arg(folder.home())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log);
@@ -95,7 +95,9 @@ impl Server {
             .env("HOME", &self.folder.path)
             .env("NO_PROXY", "127.0.0.1")
             .env("no_proxy", "127.0.0.1")
-            .env("CUMULET_ACCOUNT", &self.hello.account);
+            .env("CUMULET_ACCOUNT", &self.hello.account)
+            // For the command line beside the server.
+            .env("CUMULET_HOME", self.folder.home());
         Ok(())
     }
 
@@ -214,6 +216,11 @@ impl Folder {
             .spawn()
             .context("cannot start sh")?;
         Ok(Self { path, keeper })
+    }
+
+    /// The server's state folder.
+    fn home(&self) -> PathBuf {
+        self.path.join("home")
     }
 }
 
