@@ -65,12 +65,13 @@ def name(what="test"):
 
 @contextlib.contextmanager
 def refused(code, words=""):
-    """What happens inside is refused by the server with this code, and these words in its message."""
+    """What happens inside is refused by the server with this code (or one of these), and these words in its message."""
+    codes = (code,) if isinstance(code, str) else code
     try:
         yield
     except botocore.exceptions.ClientError as error:
         said = error.response["Error"]
-        if said["Code"] != code:
+        if said["Code"] not in codes:
             raise AssertionError(
                 f"expected {code}, got {said['Code']}: {said['Message']}"
             ) from error
