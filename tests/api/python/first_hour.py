@@ -54,6 +54,7 @@ def the_first_hour():
     equal(sorted(rule["FromPort"] for rule in rules), [22, 80])
 
     image = ec2("describe-images", "--owners", "amazon", "--query", "Images[0].ImageId")
+    assert image, "DescribeImages lists no image of amazon"
     with open("user-data.sh", "w", encoding="utf-8") as file:
         file.write("#!/bin/sh\necho hello\n")
     started = ec2(

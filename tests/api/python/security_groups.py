@@ -21,7 +21,7 @@ ec2 = client()
 
 
 def group(**arguments):
-    arguments = {"GroupName": name("group"), "Description": "a test's", **arguments}
+    arguments = {"GroupName": name("group"), "Description": "of a test", **arguments}
     return ec2.create_security_group(**arguments)["GroupId"]
 
 
@@ -39,7 +39,7 @@ def create_and_describe():
         named = name("group")
         made = ec2.create_security_group(
             GroupName=named,
-            Description="a test's",
+            Description="of a test",
             VpcId=parent,
             TagSpecifications=specification("security-group", a="b"),
         )
@@ -188,6 +188,9 @@ def wrong_rules():
         ec2.authorize_security_group_ingress(GroupId="sg-0123456789abcdef0", IpPermissions=[tcp(22)])
     with refused("InvalidParameterValue"):
         group(GroupName="sg-mine")
+    with refused("InvalidParameterValue"):
+        # Letters, digits, spaces and ._-:/()#,@[]+=&;{}!$* and no other.
+        group(Description="a test's")
     with refused("MissingParameter"):
         ec2.create_security_group(GroupName=name("group"))
     ec2.delete_security_group(GroupId=one)
