@@ -199,13 +199,23 @@ def wrong_rules():
 @case
 def descriptions_change():
     one = group()
-    (rule,) = ec2.authorize_security_group_ingress(GroupId=one, IpPermissions=[tcp(22, Description="old")])[
-        "SecurityGroupRules"
-    ]
-    ec2.update_security_group_rule_descriptions_ingress(
-        GroupId=one, IpPermissions=[tcp(22, Description="new")]
-    )
+    old, new = tcp(22, Description="old"), tcp(22, Description="new")
+    ec2.authorize_security_group_ingress(GroupId=one, IpPermissions=[old])
+    ec2.authorize_security_group_egress(GroupId=one, IpPermissions=[old])
+    ec2.update_security_group_rule_descriptions_ingress(GroupId=one, IpPermissions=[new])
     equal(shown(one)["IpPermissions"][0]["IpRanges"][0]["Description"], "new")
+    ec2.update_security_group_rule_descriptions_egress(GroupId=one, IpPermissions=[new])
+    told = [p for p in shown(one)["IpPermissionsEgress"] if p["IpProtocol"] == "tcp"]
+    equal(told[0]["IpRanges"][0]["Description"], "new")
+    with refused("InvalidPermission.NotFound"):
+        ec2.update_security_group_rule_descriptions_ingress(GroupId=one, IpPermissions=[tcp(23)])
+    ec2.delete_security_group(GroupId=one)
+
+
+@case
+def rules_change():
+    one = group()
+    (rule,) = ec2.authorize_security_group_ingress(GroupId=one, IpPermissions=[tcp(22)])["SecurityGroupRules"]
     ec2.modify_security_group_rules(
         GroupId=one,
         SecurityGroupRules=[

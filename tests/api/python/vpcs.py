@@ -60,6 +60,31 @@ def the_default_vpc():
 
 
 @case
+def the_default_vpc_can_be_made_again():
+    with refused("DefaultVpcAlreadyExists"):
+        ec2.create_default_vpc()
+    # Where nobody else is.
+    there = client(region="ap-south-1")
+    (default,) = there.describe_vpcs()["Vpcs"]
+    one = default["VpcId"]
+    for each in there.describe_subnets()["Subnets"]:
+        there.delete_subnet(SubnetId=each["SubnetId"])
+    for each in there.describe_internet_gateways()["InternetGateways"]:
+        there.detach_internet_gateway(InternetGatewayId=each["InternetGatewayId"], VpcId=one)
+        there.delete_internet_gateway(InternetGatewayId=each["InternetGatewayId"])
+    there.delete_vpc(VpcId=one)
+    equal(there.describe_vpcs()["Vpcs"], [], "a deleted default VPC comes not back by itself")
+    dry(there.create_default_vpc)
+    made = there.create_default_vpc()["Vpc"]
+    equal(made["CidrBlock"], "172.31.0.0/16")
+    equal(made["IsDefault"], True)
+    equal(
+        len(there.describe_subnets()["Subnets"]),
+        len(there.describe_availability_zones()["AvailabilityZones"]),
+    )
+
+
+@case
 def a_vpc_of_ones_own():
     made = ec2.create_vpc(
         CidrBlock="10.9.0.0/16", TagSpecifications=specification("vpc", Name="mine")
