@@ -40,8 +40,8 @@ def main():
             function()
         except Exception as error:  # a case may fail in any way
             failed += 1
-            first = str(error).splitlines()[0] if str(error) else "no message"
-            print(f"FAIL {name}: {type(error).__name__}: {first}")
+            words = " ".join(str(error).split()) or "no message"
+            print(f"FAIL {name}: {type(error).__name__}: {words}")
             for line in traceback.format_exc().splitlines():
                 print(f"     {line}")
         else:
@@ -65,12 +65,13 @@ def name(what="test"):
 
 @contextlib.contextmanager
 def refused(code, words=""):
-    """What happens inside is refused by the server with this code, and these words in its message."""
+    """What happens inside is refused by the server with this code (or one of these), and these words in its message."""
+    codes = (code,) if isinstance(code, str) else code
     try:
         yield
     except botocore.exceptions.ClientError as error:
         said = error.response["Error"]
-        if said["Code"] != code:
+        if said["Code"] not in codes:
             raise AssertionError(
                 f"expected {code}, got {said['Code']}: {said['Message']}"
             ) from error
@@ -92,10 +93,14 @@ def equal(have, want, what=""):
 
 
 def filters(**values):
-    """Filters by keyword: `instance_state_name="running"`; a list is several values; `tag_` begins a tag's name."""
+    """Filters by keyword: `instance_state_name="running"`; `__` is a dot, a list several values; `tag_` begins a tag's
+    name."""
     made = []
     for key, value in values.items():
-        key = "tag:" + key[4:] if key.startswith("tag_") and key != "tag_key" else key.replace("_", "-")
+        if key.startswith("tag_") and key != "tag_key":
+            key = "tag:" + key.removeprefix("tag_")
+        else:
+            key = key.replace("__", ".").replace("_", "-")
         made.append({"Name": key, "Values": value if isinstance(value, list) else [value]})
     return made
 

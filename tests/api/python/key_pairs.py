@@ -98,7 +98,9 @@ def import_rsa():
         TagSpecifications=specification("key-pair", team="a"),
     )
     # For imported RSA keys: MD5 of the public key as DER.
-    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "", "-m", "PEM", "-f", file], check=True)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-p", "-N", "", "-m", "PEM", "-f", file], check=True, capture_output=True
+    )
     spki = der(file, "rsa", "-pubout")
     equal(made["KeyFingerprint"], colons(hashlib.md5(spki).digest()), "the fingerprint")
     equal(tags(made), {"team": "a"})

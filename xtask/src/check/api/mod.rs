@@ -59,7 +59,7 @@ pub(super) fn run(log: &Log, wanted: &[String]) -> Result<Tally> {
     let python = python::interpreter()?;
     let modules = python::node_modules()?;
     let program = workspace::profile_dir("dev")?.join("cumulet");
-    let server = Server::start(Command::new(program))?;
+    let server = Server::start(Command::new(&program))?;
     log.say(&format!("cumulet serve listens at {}", server.endpoint()));
     for script in &scripts {
         let mut command = match script.language {
@@ -71,6 +71,7 @@ pub(super) fn run(log: &Log, wanted: &[String]) -> Result<Tally> {
             .current_dir(server.scratch(&script.name)?)
             .env("CUMULET_NODE_MODULES", modules.join("node_modules"))
             .env("CUMULET_PYTHON", &python)
+            .env("CUMULET_PROGRAM", &program)
             // Nothing is written beside the scripts.
             .env("PYTHONDONTWRITEBYTECODE", "1");
         server.introduce(&mut command)?;

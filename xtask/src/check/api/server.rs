@@ -5,7 +5,7 @@ use serde::Deserialize;
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ impl Server {
         command
             .args(["serve", "--backend", "simulated"])
             .args(["--listen", "127.0.0.1:0", "--output", "json", "--home"])
-            .arg(folder.path.join("home"))
+            .arg(folder.home())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log);
@@ -95,7 +95,9 @@ impl Server {
             .env("HOME", &self.folder.path)
             .env("NO_PROXY", "127.0.0.1")
             .env("no_proxy", "127.0.0.1")
-            .env("CUMULET_ACCOUNT", &self.hello.account);
+            .env("CUMULET_ACCOUNT", &self.hello.account)
+            // For the command line beside the server.
+            .env("CUMULET_HOME", self.folder.home());
         Ok(())
     }
 
@@ -215,6 +217,11 @@ impl Folder {
             .context("cannot start sh")?;
         Ok(Self { path, keeper })
     }
+
+    /// The server's state folder.
+    fn home(&self) -> PathBuf {
+        self.path.join("home")
+    }
 }
 
 /// Tells apart the folders of one process.
@@ -235,6 +242,7 @@ impl Drop for Folder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn fake(script: &str) -> Command {
         let mut command = Command::new("sh");
