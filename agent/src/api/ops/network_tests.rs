@@ -306,11 +306,12 @@ fn elastic_addresses_move_and_are_limited() {
     let association = talk.get(&to("i-1", ""), "associationId");
     // The same again is the same.
     assert_eq!(talk.get(&to("i-1", ""), "associationId"), association);
-    assert_eq!(talk.no(&to("i-2", "")), "Resource.AlreadyAssociated");
+    let stay = "AllowReassociation=false";
+    assert_eq!(talk.no(&to("i-2", stay)), "Resource.AlreadyAssociated");
     assert_eq!(talk.no(&to("i-3", "")), "InvalidInstanceID.NotFound");
     let release = format!("ReleaseAddress AllocationId={id}");
     assert_eq!(talk.no(&release), "InvalidIPAddress.InUse");
-    talk.say(&to("i-2", "AllowReassociation=true")).unwrap();
+    talk.say(&to("i-2", "")).unwrap();
     let shown = talk.say(&format!("DescribeAddresses AllocationId.1={id}"));
     let shown = shown.unwrap();
     assert_eq!(part(&shown, "instanceId"), "i-2");

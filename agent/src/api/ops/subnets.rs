@@ -179,7 +179,9 @@ fn filter(region: &Region, subnet: &Subnet, identity: &Identity, name: &str) -> 
         "subnet-arn" => one(arn(region, subnet, identity)),
         "subnet-id" => one(&subnet.subnet_id),
         "vpc-id" => one(&subnet.vpc_id),
-        "outpost-arn" | "customer-owned-ipv4-pool" => Some(Vec::new()),
+        "outpost-arn" | "customer-owned-ipv4-pool" | "enable-lni-at-device-index" => {
+            Some(Vec::new())
+        }
         name if name.starts_with("ipv6-cidr-block-association.") => Some(Vec::new()),
         _ => None,
     }

@@ -74,9 +74,12 @@ fn create(
             ..net::new_vpc(block, &net::default_options(region))
         };
         let id = net::add_vpc(region, vpc);
-        Ok(CreateVpcResult {
-            vpc: Some(view(find(region, &id)?, cloud.identity())),
-        })
+        // EC2 answers before its VPC is available; whoever looks, finds it so.
+        let vpc = VpcView {
+            state: Some("pending".to_owned()),
+            ..view(find(region, &id)?, cloud.identity())
+        };
+        Ok(CreateVpcResult { vpc: Some(vpc) })
     })
 }
 

@@ -173,6 +173,13 @@ fn attach(
             "The instance type has one network card.",
         ));
     }
+    if request.device_index < 1 {
+        return Err(ApiError::value(
+            "deviceIndex",
+            &request.device_index.to_string(),
+            "Index 0 is the primary interface; a number from 1 is expected.",
+        ));
+    }
     let (id, instance) = (&request.network_interface_id, &request.instance_id);
     cloud.change(&call.region, |region| {
         let interface: &NetworkInterface = find(region, id)?;
