@@ -2,6 +2,7 @@
 //!
 //! * [`api`]: EC2's own API: wire rules, signatures, actions.
 //! * [`cloud`]: every resource that the API knows, in SQLite.
+//! * [`engine`]: brings machines to where their records say they are to be.
 //! * [`cli`]: what the user types, and what is printed.
 //! * [`state`]: records on disk, locks, identity: the truth about every instance.
 //! * [`supervise`]: the process that owns one running instance.
@@ -12,6 +13,7 @@ pub mod api;
 pub mod cli;
 pub mod cloud;
 pub mod doctor;
+pub mod engine;
 pub mod error;
 pub mod fabric;
 pub mod ids;

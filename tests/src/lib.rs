@@ -5,6 +5,7 @@
 //! Waits are hang guards of minutes, because such a host may be an emulated one on a busy machine;
 //! when one fires, it says what the console showed.
 
+pub mod api;
 pub mod control;
 pub mod cumulet;
 pub mod elf;

@@ -1,6 +1,7 @@
 //! Developer tasks. Each task is one module; this file only reads the command line.
 
 mod ami;
+mod api_lint;
 mod apt;
 mod bench;
 mod cache;
@@ -11,6 +12,7 @@ mod kvm_host;
 mod l1;
 mod native;
 mod payload;
+mod python;
 mod setup;
 mod sh;
 mod terminal;
@@ -30,12 +32,14 @@ struct Cli {
 enum Task {
     /// Build everything, boot a Debian AMI on KVM with user data, and show the page that it serves.
     Demo(demo::DemoArgs),
-    /// Everything that CI runs: formatting, lints, unit tests, end-to-end tests on the KVM host.
+    /// Everything that CI runs: formatting, lints, unit tests, EC2's SDKs against the API, end-to-end tests on the KVM host.
     Test(check::TestArgs),
     /// The same with the long versions of the tests.
     Soak(check::TestArgs),
     /// Install the Debian packages that the other tasks need (they call this themselves).
     Setup,
+    /// Compare every field that the API reads or writes with EC2's public model.
+    ApiLint(api_lint::LintArgs),
     /// Run commands on the emulated x86_64 KVM host ("L1").
     #[command(subcommand)]
     Host(Box<host::HostTask>),
@@ -61,6 +65,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test(args) => check::run(&args, false),
         Task::Soak(args) => check::run(&args, true),
         Task::Setup => setup::ensure(),
+        Task::ApiLint(args) => api_lint::run(&args),
         Task::Host(task) => host::run(*task),
         Task::Payload(args) => payload::run(&args),
         Task::Bench(task) => bench::run(&task),

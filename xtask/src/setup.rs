@@ -27,6 +27,8 @@ const PACKAGES: &[&str] = &[
     "openssh-client",
     "openssl",
     "passt",
+    "python3",
+    "python3-venv",
     "qemu-utils",
     "uidmap",
     "util-linux",
@@ -70,6 +72,15 @@ fn missing(installed: &HashSet<String>) -> Vec<&'static str> {
         .filter(|name| !installed.contains(**name))
         .copied()
         .collect()
+}
+
+/// Makes sure of a program that may have come from elsewhere than Debian: its packages are installed only when it is
+/// nowhere on PATH.
+pub(crate) fn ensure_program(program: &str, packages: &[&str]) -> Result<()> {
+    if sh::find(program).is_none() {
+        install(packages)?;
+    }
+    Ok(())
 }
 
 fn install(missing: &[&str]) -> Result<()> {

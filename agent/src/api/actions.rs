@@ -15,6 +15,8 @@ pub struct Action {
     pub name: &'static str,
     input: Kind,
     output: Kind,
+    /// Parameters of EC2's that this program does not have.
+    without: &'static [&'static str],
     run: Run,
 }
 
@@ -33,9 +35,29 @@ where
     I: Input + 'static,
     O: Output + 'static,
 {
+    action_without(name, handler, &[])
+}
+
+/// Makes an action of its handler. Parameters in `without`, and what is nested in them, are EC2's and not ours: they are
+/// answered with `UnsupportedOperation` rather than `UnknownParameter`.
+pub fn action_without<I, O>(
+    name: &'static str,
+    handler: fn(&Cloud, &Call, I) -> Result<O, ApiError>,
+    without: &'static [&'static str],
+) -> Action
+where
+    I: Input + 'static,
+    O: Output + 'static,
+{
     let run = move |cloud: &Cloud, call: &Call, node: &Node| {
         let input = I::read(Some(node), "")?;
         if let Some(parameter) = node.unwanted() {
+            let first = parameter.split('.').next().unwrap_or_default();
+            if without.contains(&first) {
+                return Err(ApiError::unsupported(&format!(
+                    "cumulet does not have the parameter {first} of {name}"
+                )));
+            }
             return Err(ApiError::unknown(&parameter));
         }
         let output = handler(cloud, call, input)?;
@@ -50,6 +72,7 @@ where
         name,
         input: I::kind(),
         output: O::kind(),
+        without,
         run: Box::new(run),
     }
 }
@@ -93,7 +116,11 @@ impl Actions {
         self.0
             .iter()
             .map(|action| {
-                let io = json!({ "input": kind(&action.input), "output": kind(&action.output) });
+                let io = json!({
+                    "input": kind(&action.input),
+                    "output": kind(&action.output),
+                    "without": action.without,
+                });
                 (action.name.to_owned(), io)
             })
             .collect::<serde_json::Map<_, _>>()

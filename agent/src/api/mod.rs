@@ -2,11 +2,16 @@
 
 pub mod actions;
 pub mod call;
+pub mod credentials;
 pub mod error;
 pub mod filters;
+pub mod form;
 pub mod ops;
 pub mod paging;
+pub mod server;
 pub mod shapes;
+pub mod sigv4;
+pub mod sts;
 pub mod tagging;
 pub mod wire;
 

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::output::Format;
 use super::parse::{DiskArg, MetadataArg, TagArg, duration, published};
+use super::serve::ServeArgs;
 use crate::fabric::UplinkMode;
 use crate::size::Size;
 use crate::state::record::Published;
@@ -74,6 +75,10 @@ pub enum Command {
     Reboot(RebootArgs),
     /// End instances and delete everything of them
     Terminate(TerminateArgs),
+    /// Answer as EC2: the API for the aws CLI and SDKs
+    Serve(ServeArgs),
+    /// Print the variables that point the aws CLI and SDKs at `cumulet serve`
+    Env,
     /// Find out whether this host can run guests, and how to mend it
     Doctor,
     /// A byte stream to a guest port, for ssh's ProxyCommand
@@ -82,6 +87,9 @@ pub enum Command {
     /// The process that owns a running instance
     #[command(name = "__supervise", hide = true)]
     Supervise(SuperviseArgs),
+    /// What the API reads and writes, as JSON, for `cargo xtask api-lint`
+    #[command(name = "__api-schema", hide = true)]
+    ApiSchema,
 }
 
 /// `cumulet run`.

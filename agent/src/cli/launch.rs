@@ -113,6 +113,7 @@ pub(super) fn plan(home: &Home, output: Output, args: &RunArgs) -> Result<Plan> 
         user_data: user_data.map(|bytes| STANDARD.encode(bytes)),
         tags,
         metadata,
+        place: None,
     };
     Ok(Plan { record, image })
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod console;
+mod env;
 mod images;
 mod instances;
 mod keys;
@@ -9,6 +10,7 @@ mod launch;
 mod output;
 mod parse;
 mod run;
+mod serve;
 mod shape;
 mod show;
 mod ssh;
@@ -54,8 +56,14 @@ fn dispatch(cli: Cli, output: Output) -> Result<u8> {
         Command::Start(args) => instances::start(&home()?, output, &args),
         Command::Reboot(args) => instances::reboot(&home()?, output, &args),
         Command::Terminate(args) => instances::terminate(&home()?, output, &args),
+        Command::Serve(args) => serve::command(&home()?, output, &args),
+        Command::Env => env::command(&Home::root_for(cli.home.as_deref())?, output),
         Command::Doctor => doctor::command(cli.home.as_deref(), output),
         Command::Dial(args) => ssh::dial(&home()?, &args),
         Command::Supervise(args) => supervise::main(cli.home.as_deref(), &args),
+        Command::ApiSchema => {
+            println!("{}", crate::api::actions::Actions::all().schema());
+            Ok(0)
+        }
     }
 }

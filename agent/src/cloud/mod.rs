@@ -4,6 +4,8 @@
 //! before anybody else sees it, or takes it back as a whole when the handler or the disk says no. So the database is
 //! never behind what a caller was told, and a request that fails has changed nothing.
 
+pub mod instance;
+mod machines;
 pub mod net;
 mod region;
 mod store;
@@ -13,11 +15,13 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use machines::Machines;
 pub use region::Region;
 use store::Store;
 pub use store::StoreError;
 
 use crate::api::ApiError;
+use crate::state::Home;
 
 /// What is the same for all regions.
 #[derive(Debug, Clone)]
@@ -26,6 +30,8 @@ pub struct Identity {
     pub account: String,
     /// Letters of the zones of each region.
     pub zones: Vec<char>,
+    /// Address and port of the API, as DescribeRegions tells it for every region.
+    pub endpoint: String,
 }
 
 impl Default for Identity {
@@ -33,6 +39,7 @@ impl Default for Identity {
         Self {
             account: "123456789012".to_owned(),
             zones: vec!['a', 'b', 'c'],
+            endpoint: "127.0.0.1:8773".to_owned(),
         }
     }
 }
@@ -41,6 +48,8 @@ impl Default for Identity {
 #[derive(Debug)]
 pub struct Cloud {
     identity: Identity,
+    machines: Machines,
+    home: Option<Home>,
     inner: Mutex<Inner>,
 }
 
@@ -60,6 +69,8 @@ impl Cloud {
         let regions = store.load()?;
         Ok(Self {
             identity,
+            machines: Machines::default(),
+            home: None,
             inner: Mutex::new(Inner { regions, store }),
         })
     }
@@ -68,6 +79,21 @@ impl Cloud {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The same, over the images and instances of this state folder.
+    #[must_use]
+    pub fn with_home(self, home: Home) -> Self {
+        Self {
+            home: Some(home),
+            ..self
+        }
+    }
+
+    /// The state folder whose images and instances are shown; none in tests of the API alone.
+    #[must_use]
+    pub fn home(&self) -> Option<&Home> {
+        self.home.as_ref()
     }
 
     /// Names of the regions that hold resources.

@@ -61,6 +61,12 @@ region! {
     addresses: super::net::Address,
     /// Network ACLs.
     network_acls: super::net::NetworkAcl,
+    /// Instances, those lately terminated too.
+    instances: super::instance::Instance,
+    /// Volumes.
+    volumes: super::instance::Volume,
+    /// What the API says of images beyond what the image store knows.
+    images: crate::api::ops::images::ImageState,
 }
 
 impl Region {

@@ -308,6 +308,39 @@ pub struct Record {
     pub tags: BTreeMap<String, String>,
     /// Metadata options.
     pub metadata: MetadataOptions,
+    /// Where it is in EC2's world; none when it was launched without the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+}
+
+/// Where an instance of the agent's is, in EC2's world.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Account, 12 digits.
+    pub account: String,
+    /// Region.
+    pub region: String,
+    /// Zone.
+    pub zone: String,
+    /// Zone id.
+    pub zone_id: String,
+    /// VPC.
+    pub vpc_id: String,
+    /// Its range.
+    pub vpc_cidr: String,
+    /// Subnet.
+    pub subnet_id: String,
+    /// Its range.
+    pub subnet_cidr: String,
+    /// Security groups: id, name.
+    pub groups: Vec<(String, String)>,
+    /// Public address.
+    #[serde(default)]
+    pub public_ip: Option<Ipv4Addr>,
+    /// Number in the reservation.
+    pub launch_index: u32,
+    /// Detailed monitoring.
+    pub monitoring: bool,
 }
 
 impl Record {
@@ -367,6 +400,7 @@ pub(crate) mod tests {
             user_data: None,
             tags: BTreeMap::new(),
             metadata: MetadataOptions::default(),
+            place: None,
         }
     }
 

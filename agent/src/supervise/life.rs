@@ -2,6 +2,7 @@
 //!
 //! Every state is committed to the record before it is acted on.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +14,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
+use super::network::{self, LiveView};
 use super::protocol::{Reply, Report, Request, VMM_SOCKET};
 use super::requests::Incoming;
 use super::vmm::{self, Control, End, Vmm};
 use super::{Reporter, console, machine, settle_failure, vanishes};
 use crate::error::{Context, Error, Kind, Result};
 use crate::fabric::{Fabric, UplinkState};
-use crate::state::record::{State, StateReason};
+use crate::state::record::{MetadataOptions, Place, State, StateReason};
 use crate::state::{Held, Home, bind_socket};
 
 /// The power button is pressed again after this long: a guest that is still booting does not hear
@@ -61,6 +63,7 @@ pub(super) struct Life {
     home: Home,
     held: Held,
     fabric: Arc<Fabric>,
+    view: LiveView,
     inbox: mpsc::Receiver<Incoming>,
     leash: Option<OwnedFd>,
     goal: Goal,
@@ -84,7 +87,7 @@ impl Life {
     pub(super) fn new(
         home: Home,
         held: Held,
-        fabric: Arc<Fabric>,
+        (fabric, view): (Arc<Fabric>, LiveView),
         inbox: mpsc::Receiver<Incoming>,
         leash: Option<OwnedFd>,
     ) -> Self {
@@ -92,6 +95,7 @@ impl Life {
             home,
             held,
             fabric,
+            view,
             inbox,
             leash,
             goal: Goal::Run,
@@ -188,7 +192,7 @@ impl Life {
             .fabric
             .open_tap(address)
             .await
-            .map_err(|error| super::network::translate(&error))?;
+            .map_err(|error| network::translate(&error))?;
         let control = bind_socket(self.held.dir.path(), VMM_SOCKET)
             .context(|| "cannot make the VMM's control socket")?;
         let inherit: [OwnedFd; 2] = [tap, control.into()];
@@ -259,6 +263,11 @@ impl Life {
                 self.terminate(machine).await;
                 Ok(())
             }
+            Request::Update {
+                tags,
+                metadata,
+                place,
+            } => self.update(tags, metadata, *place),
             Request::Dial { .. } => Err(Error::internal("this request needs no decision")),
         };
         let current = self.held.record.state;
@@ -266,6 +275,25 @@ impl Life {
             Ok(()) => Reply::Accepted { previous, current },
             Err(error) => Reply::Refused { error },
         });
+    }
+
+    /// Changes what the metadata service says.
+    fn update(
+        &mut self,
+        tags: BTreeMap<String, String>,
+        metadata: MetadataOptions,
+        place: Place,
+    ) -> Result<()> {
+        let record = &mut self.held.record;
+        let place = Some(place);
+        if record.tags == tags && record.metadata == metadata && record.place == place {
+            return Ok(());
+        }
+        record.tags = tags;
+        record.metadata = metadata;
+        record.place = place;
+        self.held.save()?;
+        network::update(&self.view, &self.held.record)
     }
 
     async fn stop(&mut self, timeout_ms: u64, machine: &mut Vmm) -> Result<()> {

@@ -161,13 +161,14 @@ fn prepare(
         Err(error) => return Err(Box::new((held, error))),
     };
     let started = runtime.block_on(async {
-        let fabric = Arc::new(network::start(home, &held.record, entered).await?);
+        let (fabric, view) = network::start(home, &held.record, entered).await?;
+        let fabric = Arc::new(fabric);
         let inbox = requests::listen(&held, Arc::clone(&fabric))?;
-        Ok((fabric, inbox))
+        Ok((fabric, inbox, view))
     });
     match started {
-        Ok((fabric, inbox)) => {
-            let life = Life::new(home.clone(), held, fabric, inbox, leash);
+        Ok((fabric, inbox, view)) => {
+            let life = Life::new(home.clone(), held, (fabric, view), inbox, leash);
             Ok((runtime, life))
         }
         Err(error) => Err(Box::new((held, error))),

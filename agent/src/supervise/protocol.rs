@@ -6,10 +6,12 @@
 //!   [`Request::Stop`] and [`Request::Terminate`] the connection stays open until it is done: the
 //!   supervisor's end is the news.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::state::record::State;
+use crate::state::record::{MetadataOptions, Place, State};
 
 /// Name of the supervisor's socket in the instance's folder.
 pub const SOCKET: &str = "supervisor.sock";
@@ -67,6 +69,15 @@ pub enum Request {
     },
     /// End it and delete everything of it.
     Terminate,
+    /// What the metadata service says has changed.
+    Update {
+        /// Tags.
+        tags: BTreeMap<String, String>,
+        /// Metadata options.
+        metadata: MetadataOptions,
+        /// Where the instance is.
+        place: Box<Place>,
+    },
     /// Connect to a TCP port of the guest.
     Dial {
         /// Guest port.

@@ -16,7 +16,7 @@ use crate::state::record::State;
 use crate::state::{Held, bind_socket};
 
 /// Longest request line in bytes.
-const LINE_LIMIT: u64 = 4096;
+const LINE_LIMIT: u64 = 128 * 1024;
 /// How long a guest's port may take to answer a connection.
 const DIAL_LIMIT: Duration = Duration::from_secs(30);
 

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use cumulet_imds::view::{Extras, InstanceView, InterfaceView, MetadataOptions, PublicKey};
 
 use crate::error::{Context, Result};
-use crate::state::record::{Disk, DiskKind, Record};
+use crate::state::record::{Disk, DiskKind, Place, Record};
 use crate::types::Architecture;
 
 /// Where everything of this host is, in EC2's words.
@@ -37,24 +37,25 @@ pub(super) fn of(record: &Record) -> Result<InstanceView> {
         .transpose()
         .context(|| format!("the user data of {} is damaged", record.instance_id))?;
     let image = record.image.as_ref();
+    let place = record.place.clone().unwrap_or_else(here);
     Ok(InstanceView {
         instance_id: record.instance_id.clone(),
         reservation_id: record.reservation_id.clone(),
         image_id: image.map_or_else(|| NO_IMAGE.to_owned(), |image| image.id.clone()),
-        launch_index: 0,
+        launch_index: place.launch_index,
         instance_type: record.hardware.instance_type.clone(),
         architecture: image.map_or_else(
             || Architecture::host().name().to_owned(),
             |image| image.architecture.clone(),
         ),
-        account_id: ACCOUNT.to_owned(),
-        region: REGION.to_owned(),
-        availability_zone: ZONE.to_owned(),
-        availability_zone_id: ZONE_ID.to_owned(),
+        account_id: place.account.clone(),
+        region: place.region.clone(),
+        availability_zone: place.zone.clone(),
+        availability_zone_id: place.zone_id.clone(),
         pending_time: record.launch_time.into(),
         hibernation_configured: false,
         block_devices: block_devices(&record.disks),
-        interfaces: vec![interface(record)],
+        interfaces: vec![interface(record, &place)],
         user_data,
         public_keys: record
             .key
@@ -72,25 +73,43 @@ pub(super) fn of(record: &Record) -> Result<InstanceView> {
             instance_tags: record.metadata.instance_tags,
             ipv6: false,
         },
-        detailed_monitoring: false,
+        detailed_monitoring: place.monitoring,
         extras: Extras::default(),
     })
 }
 
-fn interface(record: &Record) -> InterfaceView {
+/// Where an instance is that was launched without the agent.
+fn here() -> Place {
+    Place {
+        account: ACCOUNT.to_owned(),
+        region: REGION.to_owned(),
+        zone: ZONE.to_owned(),
+        zone_id: ZONE_ID.to_owned(),
+        vpc_id: VPC.to_owned(),
+        vpc_cidr: VPC_CIDR.to_owned(),
+        subnet_id: SUBNET.to_owned(),
+        subnet_cidr: SUBNET_CIDR.to_owned(),
+        groups: vec![(GROUP.0.to_owned(), GROUP.1.to_owned())],
+        public_ip: None,
+        launch_index: 0,
+        monitoring: false,
+    }
+}
+
+fn interface(record: &Record, place: &Place) -> InterfaceView {
     let private: Ipv4Addr = record.network.private_ip;
     InterfaceView {
         interface_id: record.network.interface_id.clone(),
         mac: record.network.mac.clone(),
         device_number: 0,
         private_ipv4s: vec![private],
-        public_ipv4: None,
+        public_ipv4: place.public_ip,
         ipv6s: Vec::new(),
-        subnet_id: SUBNET.to_owned(),
-        subnet_cidr: SUBNET_CIDR.to_owned(),
-        vpc_id: VPC.to_owned(),
-        vpc_cidrs: vec![VPC_CIDR.to_owned()],
-        security_groups: vec![(GROUP.0.to_owned(), GROUP.1.to_owned())],
+        subnet_id: place.subnet_id.clone(),
+        subnet_cidr: place.subnet_cidr.clone(),
+        vpc_id: place.vpc_id.clone(),
+        vpc_cidrs: vec![place.vpc_cidr.clone()],
+        security_groups: place.groups.clone(),
         subnet_ipv6_cidrs: Vec::new(),
         vpc_ipv6_cidrs: Vec::new(),
     }

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that CI runs. See docs/testing.md.
 
+mod api;
 mod e2e;
 mod native;
 
@@ -12,6 +13,9 @@ pub(crate) struct TestArgs {
     /// Only these steps (repeatable); all by default.
     #[arg(long, value_enum)]
     only: Vec<Step>,
+    /// Scripts of the step `api` whose name contains one of these words (repeatable).
+    #[arg(long, value_name = "NAME")]
+    file: Vec<String>,
     /// End-to-end tests whose `binary::test` name contains one of these words.
     filter: Vec<String>,
 }
@@ -25,6 +29,8 @@ enum Step {
     Clippy,
     /// Unit and integration tests that run on any machine
     Unit,
+    /// EC2's own SDKs against the simulated back end, after api-lint
+    Api,
     /// End-to-end tests on the KVM host
     E2e,
 }
@@ -61,10 +67,11 @@ pub(crate) fn run(args: &TestArgs, soak: bool) -> Result<()> {
         started: Instant::now(),
     };
     let wanted = |step| {
-        // A filter names end-to-end tests, so it asks for nothing else.
-        let by_filter = args.filter.is_empty() || step == Step::E2e;
         if args.only.is_empty() {
-            by_filter
+            // A filter names end-to-end tests and a file the API's, so they ask for nothing else.
+            (args.filter.is_empty() && args.file.is_empty())
+                || (step == Step::E2e && !args.filter.is_empty())
+                || (step == Step::Api && !args.file.is_empty())
         } else {
             args.only.contains(&step)
         }
@@ -93,6 +100,12 @@ pub(crate) fn run(args: &TestArgs, soak: bool) -> Result<()> {
             Err(error) => broken.push(error),
         }
     }
+    if wanted(Step::Api) {
+        match api::run(&log, &args.file) {
+            Ok(api) => tally += api,
+            Err(error) => broken.push(error),
+        }
+    }
     if wanted(Step::E2e) {
         match e2e::run(&log, &args.filter, soak) {
             Ok(e2e) => tally += e2e,
@@ -102,7 +115,7 @@ pub(crate) fn run(args: &TestArgs, soak: bool) -> Result<()> {
     for error in &broken {
         log.say(&format!("FAILED: {error:#}"));
     }
-    let tests_wanted = wanted(Step::Unit) || wanted(Step::E2e);
+    let tests_wanted = [Step::Unit, Step::Api, Step::E2e].into_iter().any(wanted);
     println!("{} passed, {} failed", tally.passed, tally.failed);
     if !broken.is_empty() || tally.failed > 0 {
         bail!("not everything passed");

@@ -5,7 +5,6 @@ pub mod addresses;
 pub mod dhcp_options;
 pub mod gateways;
 pub mod interfaces;
-pub mod key_pairs;
 mod network;
 pub mod route_tables;
 pub mod security_group_rules;
@@ -13,14 +12,24 @@ pub mod security_groups;
 pub mod subnets;
 pub mod vpcs;
 
+pub mod images;
+mod instances;
+pub mod key_pairs;
 #[cfg(test)]
 mod network_tests;
+pub mod regions;
+pub mod tags;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod types;
+mod volumes;
 
 use super::actions::Action;
 
 /// Every action that is served.
 pub(super) fn actions() -> Vec<Action> {
     let mut all = Vec::new();
+    all.extend(instances::actions());
     all.extend(key_pairs::actions());
     all.extend(acls::actions());
     all.extend(addresses::actions());
@@ -32,6 +41,11 @@ pub(super) fn actions() -> Vec<Action> {
     all.extend(security_groups::actions());
     all.extend(subnets::actions());
     all.extend(vpcs::actions());
+    all.extend(volumes::actions());
+    all.extend(regions::actions());
+    all.extend(images::actions());
+    all.extend(tags::actions());
+    all.extend(types::actions());
     all
 }
 

@@ -185,6 +185,7 @@ macro_rules! shapes {
     (@struct $(#[$meta:meta])* $name:ident { $( $(#[$field_meta:meta])* $field:ident : $type:ty = $wire:literal ),* }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[allow(unreachable_pub, reason = "some shapes stay in the module of their action")]
         pub struct $name {
             $( $(#[$field_meta])* #[serde(default)] pub $field: $type, )*
         }

@@ -1,5 +1,3 @@
-#![allow(unreachable_pub, reason = "shapes are public where they are used")]
-
 use super::*;
 use proptest::prelude::*;
 

@@ -23,7 +23,7 @@ pub use lookup::{
     default_group, default_subnet, default_vpc, main_table, remove_group, resolve_groups,
     route_table_of,
 };
-pub use names::{private_dns_name, public_dns_name, zone_id};
+pub use names::{private_dns_name, private_domain, public_dns_name, zone_id};
 pub use public::{
     assign_public, elastic_of, free_public_address, has_way_out, leave_address, public_address_of,
     release_public,

@@ -20,7 +20,7 @@ pub fn public_dns_name(region: &str, address: Ipv4Addr) -> String {
 
 /// Domain of private names: `ec2.internal` in us-east-1.
 #[must_use]
-pub(super) fn private_domain(region: &str) -> String {
+pub fn private_domain(region: &str) -> String {
     match region {
         "us-east-1" => "ec2.internal".to_owned(),
         other => format!("{other}.compute.internal"),

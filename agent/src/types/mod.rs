@@ -1,7 +1,13 @@
 //! Instance types: how many vCPUs and how much memory each name stands for.
 //!
-//! Public facts, in our own form: a family names its architecture and its row of sizes. What a
-//! type means on EC2 beyond that (CPU model, credits, network) is not promised here.
+//! Public facts, in our own form: a family names its processor, its sizes and tables by size (module `data`). What a type
+//! means on EC2 beyond vCPUs and memory is told by [`details`]; this host promises of it what the documentation says.
+
+mod data;
+mod details;
+
+use data::{FAMILIES, Family, Sizes};
+pub use details::{Details, Disk, DiskMedium, EbsLimits, Interfaces, Link, details};
 
 use crate::error::{Error, Kind, Result};
 
@@ -48,171 +54,6 @@ pub struct InstanceType {
     pub memory_mib: u64,
 }
 
-/// (size, vCPUs, memory in MiB).
-type Row = (&'static str, u16, u64);
-
-const T1: &[Row] = &[("micro", 1, 627)];
-const T2: &[Row] = &[
-    ("nano", 1, 512),
-    ("micro", 1, 1024),
-    ("small", 1, 2048),
-    ("medium", 2, 4096),
-    ("large", 2, 8192),
-    ("xlarge", 4, 16_384),
-    ("2xlarge", 8, 32_768),
-];
-const T3: &[Row] = &[
-    ("nano", 2, 512),
-    ("micro", 2, 1024),
-    ("small", 2, 2048),
-    ("medium", 2, 4096),
-    ("large", 2, 8192),
-    ("xlarge", 4, 16_384),
-    ("2xlarge", 8, 32_768),
-];
-const M3: &[Row] = &[
-    ("medium", 1, 3840),
-    ("large", 2, 7680),
-    ("xlarge", 4, 15_360),
-    ("2xlarge", 8, 30_720),
-];
-const M4: &[Row] = &[
-    ("large", 2, 8192),
-    ("xlarge", 4, 16_384),
-    ("2xlarge", 8, 32_768),
-    ("4xlarge", 16, 65_536),
-    ("10xlarge", 40, 163_840),
-    ("16xlarge", 64, 262_144),
-];
-/// 4 GiB a vCPU, from `large`.
-const GENERAL: &[Row] = &[
-    ("large", 2, 8192),
-    ("xlarge", 4, 16_384),
-    ("2xlarge", 8, 32_768),
-    ("4xlarge", 16, 65_536),
-    ("8xlarge", 32, 131_072),
-    ("12xlarge", 48, 196_608),
-    ("16xlarge", 64, 262_144),
-    ("24xlarge", 96, 393_216),
-];
-/// 4 GiB a vCPU, from `medium`, on Arm.
-const GENERAL_ARM: &[Row] = &[
-    ("medium", 1, 4096),
-    ("large", 2, 8192),
-    ("xlarge", 4, 16_384),
-    ("2xlarge", 8, 32_768),
-    ("4xlarge", 16, 65_536),
-    ("8xlarge", 32, 131_072),
-    ("12xlarge", 48, 196_608),
-    ("16xlarge", 64, 262_144),
-];
-const C4: &[Row] = &[
-    ("large", 2, 3840),
-    ("xlarge", 4, 7680),
-    ("2xlarge", 8, 15_360),
-    ("4xlarge", 16, 30_720),
-    ("8xlarge", 36, 61_440),
-];
-const C5: &[Row] = &[
-    ("large", 2, 4096),
-    ("xlarge", 4, 8192),
-    ("2xlarge", 8, 16_384),
-    ("4xlarge", 16, 32_768),
-    ("9xlarge", 36, 73_728),
-    ("12xlarge", 48, 98_304),
-    ("18xlarge", 72, 147_456),
-    ("24xlarge", 96, 196_608),
-];
-/// 2 GiB a vCPU, from `large`.
-const COMPUTE: &[Row] = &[
-    ("large", 2, 4096),
-    ("xlarge", 4, 8192),
-    ("2xlarge", 8, 16_384),
-    ("4xlarge", 16, 32_768),
-    ("8xlarge", 32, 65_536),
-    ("12xlarge", 48, 98_304),
-    ("16xlarge", 64, 131_072),
-    ("24xlarge", 96, 196_608),
-];
-/// 2 GiB a vCPU, from `medium`, on Arm.
-const COMPUTE_ARM: &[Row] = &[
-    ("medium", 1, 2048),
-    ("large", 2, 4096),
-    ("xlarge", 4, 8192),
-    ("2xlarge", 8, 16_384),
-    ("4xlarge", 16, 32_768),
-    ("8xlarge", 32, 65_536),
-    ("12xlarge", 48, 98_304),
-    ("16xlarge", 64, 131_072),
-];
-const R4: &[Row] = &[
-    ("large", 2, 15_616),
-    ("xlarge", 4, 31_232),
-    ("2xlarge", 8, 62_464),
-    ("4xlarge", 16, 124_928),
-    ("8xlarge", 32, 249_856),
-    ("16xlarge", 64, 499_712),
-];
-/// 8 GiB a vCPU, from `large`.
-const MEMORY: &[Row] = &[
-    ("large", 2, 16_384),
-    ("xlarge", 4, 32_768),
-    ("2xlarge", 8, 65_536),
-    ("4xlarge", 16, 131_072),
-    ("8xlarge", 32, 262_144),
-    ("12xlarge", 48, 393_216),
-    ("16xlarge", 64, 524_288),
-    ("24xlarge", 96, 786_432),
-];
-/// 8 GiB a vCPU, from `medium`, on Arm.
-const MEMORY_ARM: &[Row] = &[
-    ("medium", 1, 8192),
-    ("large", 2, 16_384),
-    ("xlarge", 4, 32_768),
-    ("2xlarge", 8, 65_536),
-    ("4xlarge", 16, 131_072),
-    ("8xlarge", 32, 262_144),
-    ("12xlarge", 48, 393_216),
-    ("16xlarge", 64, 524_288),
-];
-
-use Architecture::{Arm64, X86_64};
-
-const FAMILIES: &[(&str, Architecture, &[Row])] = &[
-    ("t1", X86_64, T1),
-    ("t2", X86_64, T2),
-    ("t3", X86_64, T3),
-    ("t3a", X86_64, T3),
-    ("t4g", Arm64, T3),
-    ("m3", X86_64, M3),
-    ("m4", X86_64, M4),
-    ("m5", X86_64, GENERAL),
-    ("m5a", X86_64, GENERAL),
-    ("m6i", X86_64, GENERAL),
-    ("m6a", X86_64, GENERAL),
-    ("m7i", X86_64, GENERAL),
-    ("m7a", X86_64, GENERAL),
-    ("m6g", Arm64, GENERAL_ARM),
-    ("m7g", Arm64, GENERAL_ARM),
-    ("c4", X86_64, C4),
-    ("c5", X86_64, C5),
-    ("c5a", X86_64, COMPUTE),
-    ("c6i", X86_64, COMPUTE),
-    ("c6a", X86_64, COMPUTE),
-    ("c7i", X86_64, COMPUTE),
-    ("c7a", X86_64, COMPUTE),
-    ("c6g", Arm64, COMPUTE_ARM),
-    ("c7g", Arm64, COMPUTE_ARM),
-    ("r4", X86_64, R4),
-    ("r5", X86_64, MEMORY),
-    ("r5a", X86_64, MEMORY),
-    ("r6i", X86_64, MEMORY),
-    ("r6a", X86_64, MEMORY),
-    ("r7i", X86_64, MEMORY),
-    ("r6g", Arm64, MEMORY_ARM),
-    ("r7g", Arm64, MEMORY_ARM),
-];
-
 /// The type when none is asked for.
 pub const DEFAULT: &str = "t3.micro";
 /// The most vCPUs a guest of ours may have.
@@ -222,15 +63,36 @@ pub const MIN_MEMORY_MIB: u64 = 64;
 
 /// Every type, in the table's order.
 pub fn all() -> impl Iterator<Item = InstanceType> {
-    FAMILIES.iter().flat_map(|(family, architecture, rows)| {
-        rows.iter()
-            .map(move |(size, vcpus, memory_mib)| InstanceType {
-                name: format!("{family}.{size}"),
-                architecture: *architecture,
-                vcpus: *vcpus,
-                memory_mib: *memory_mib,
-            })
-    })
+    FAMILIES.iter().flat_map(of_family)
+}
+
+fn of_family(family: &Family) -> Vec<InstanceType> {
+    let sizes: Vec<(&str, u16, u64)> = match family.sizes {
+        Sizes::Even(mib, steps) => steps
+            .iter()
+            .map(|(size, vcpus)| (*size, *vcpus, mib * u64::from(*vcpus)))
+            .collect(),
+        Sizes::Uneven(rows) => rows.to_vec(),
+    };
+    sizes
+        .into_iter()
+        .map(|(size, vcpus, memory_mib)| InstanceType {
+            name: format!("{}.{size}", family.name),
+            architecture: family.cpu.architecture,
+            vcpus,
+            memory_mib,
+        })
+        .collect()
+}
+
+/// The type of this name.
+#[must_use]
+pub fn get(name: &str) -> Option<InstanceType> {
+    let (family, _) = name.split_once('.')?;
+    let family = FAMILIES.iter().find(|known| known.name == family)?;
+    of_family(family)
+        .into_iter()
+        .find(|known| known.name == name)
 }
 
 /// Looks a type up.
@@ -238,7 +100,7 @@ pub fn all() -> impl Iterator<Item = InstanceType> {
 /// # Errors
 /// `InvalidInstanceType` naming the nearest types that exist.
 pub fn find(name: &str) -> Result<InstanceType> {
-    if let Some(found) = all().find(|known| known.name == name) {
+    if let Some(found) = get(name) {
         return Ok(found);
     }
     let family = name.split('.').next().unwrap_or_default();
@@ -252,7 +114,7 @@ pub fn find(name: &str) -> Result<InstanceType> {
         format!("unknown instance type `{name}`"),
     );
     Err(if near.is_empty() {
-        let families: Vec<&str> = FAMILIES.iter().map(|(family, ..)| *family).collect();
+        let families: Vec<&str> = FAMILIES.iter().map(|family| family.name).collect();
         error.mend(format!(
             "use a type of the families {}, or give --vcpus and --memory",
             families.join(", ")
@@ -313,6 +175,8 @@ mod tests {
 
     use super::*;
 
+    use super::Architecture::{Arm64, X86_64};
+
     #[test]
     fn names_are_unique_and_sizes_sane() {
         let mut seen = HashSet::new();
@@ -326,6 +190,39 @@ mod tests {
         }
         let micro = find(DEFAULT).unwrap();
         assert_eq!((micro.vcpus, micro.memory_mib), (2, 1024));
+    }
+
+    #[test]
+    fn known_sizes() {
+        for (name, architecture, vcpus, memory) in [
+            ("t1.micro", X86_64, 1, 627),
+            ("t2.micro", X86_64, 1, 1024),
+            ("t4g.large", Arm64, 2, 8192),
+            ("m3.large", X86_64, 2, 7680),
+            ("m4.10xlarge", X86_64, 40, 163_840),
+            ("m5.24xlarge", X86_64, 96, 393_216),
+            ("m6i.32xlarge", X86_64, 128, 524_288),
+            ("m7i.48xlarge", X86_64, 192, 786_432),
+            ("m7a.medium", X86_64, 1, 4096),
+            ("c4.8xlarge", X86_64, 36, 61_440),
+            ("c5.18xlarge", X86_64, 72, 147_456),
+            ("c7g.medium", Arm64, 1, 2048),
+            ("r4.large", X86_64, 2, 15_616),
+            ("r6g.16xlarge", Arm64, 64, 524_288),
+            ("i3.16xlarge", X86_64, 64, 499_712),
+            ("i4i.large", X86_64, 2, 16_384),
+            ("d3.8xlarge", X86_64, 32, 262_144),
+        ] {
+            let found = find(name).unwrap();
+            assert_eq!(
+                (found.architecture, found.vcpus, found.memory_mib),
+                (architecture, vcpus, memory),
+                "{name}"
+            );
+        }
+        for gone in ["m6g.24xlarge", "m5.32xlarge", "m7i.32xlarge", "t3", "", "."] {
+            assert!(find(gone).is_err(), "{gone}");
+        }
     }
 
     #[test]

@@ -1,0 +1,159 @@
+//! DescribeInstanceStatus.
+
+use super::{check_known, view};
+use crate::api::filters::{Filters, one};
+use crate::api::paging::page;
+use crate::api::shapes::common::Filter;
+use crate::api::shapes::instances::InstanceState;
+use crate::api::wire::{Timestamp, shapes};
+use crate::api::{ApiError, Call};
+use crate::cloud::Cloud;
+use crate::cloud::instance::Instance;
+use crate::state::record::State;
+
+shapes! {
+    /// Request of DescribeInstanceStatus.
+    input DescribeStatusRequest {
+        /// Ids.
+        instance_ids: Vec<String> = "InstanceId",
+        /// Filters.
+        filters: Vec<Filter> = "Filter",
+        /// Page size.
+        max_results: Option<i32> = "MaxResults",
+        /// Page.
+        next_token: Option<String> = "NextToken",
+        /// Those that do not run, too.
+        include_all_instances: Option<bool> = "IncludeAllInstances",
+    }
+    /// Answer of DescribeInstanceStatus.
+    output DescribeStatusResult {
+        /// One for each.
+        statuses: Vec<InstanceStatus> = "instanceStatusSet",
+        /// Next page.
+        next_token: Option<String> = "nextToken",
+    }
+    /// `InstanceStatus`.
+    output InstanceStatus {
+        /// Zone.
+        availability_zone: String = "availabilityZone",
+        /// Scheduled events; there are none.
+        events: Vec<Event> = "eventsSet",
+        /// Id.
+        instance_id: String = "instanceId",
+        /// State.
+        state: InstanceState = "instanceState",
+        /// Whether the guest answers.
+        instance_status: Summary = "instanceStatus",
+        /// Whether the VMM lives.
+        system_status: Summary = "systemStatus",
+    }
+    /// `InstanceStatusEvent`.
+    output Event {
+        /// Code.
+        code: String = "code",
+    }
+    /// `InstanceStatusSummary`.
+    output Summary {
+        /// Checks.
+        details: Vec<Detail> = "details",
+        /// `ok`, `impaired`, `initializing`, `not-applicable`.
+        status: String = "status",
+    }
+    /// `InstanceStatusDetails`.
+    output Detail {
+        /// Since when it fails.
+        impaired_since: Option<Timestamp> = "impairedSince",
+        /// `reachability`.
+        name: String = "name",
+        /// `passed`, `failed`, `initializing`.
+        status: String = "status",
+    }
+}
+
+pub(super) fn describe_instance_status(
+    cloud: &Cloud,
+    call: &Call,
+    request: DescribeStatusRequest,
+) -> Result<DescribeStatusResult, ApiError> {
+    if !request.instance_ids.is_empty() && request.max_results.is_some() {
+        return Err(ApiError::combination(
+            "The parameter instancesSet cannot be used with the parameter maxResults",
+        ));
+    }
+    let filters = Filters::new(&request.filters)?;
+    let all = request.include_all_instances == Some(true);
+    cloud.read(&call.region, |region| {
+        check_known(region, &request.instance_ids)?;
+        let mut found = Vec::new();
+        for instance in region.instances.iter() {
+            let named = request.instance_ids.is_empty()
+                || request.instance_ids.contains(&instance.instance_id);
+            let shown = status(instance, cloud.reachable(&instance.instance_id));
+            let passes = filters.pass(&instance.tags, |name| match name {
+                "availability-zone" => one(&instance.zone),
+                "instance-state-name" => one(instance.state.name()),
+                "instance-state-code" => one(instance.state.code().to_string()),
+                "instance-status.status" => one(&shown.instance_status.status),
+                "instance-status.reachability" => Some(reachability(&shown.instance_status)),
+                "system-status.status" => one(&shown.system_status.status),
+                "system-status.reachability" => Some(reachability(&shown.system_status)),
+                "event.code"
+                | "event.description"
+                | "event.instance-event-id"
+                | "event.not-after"
+                | "event.not-before"
+                | "event.not-before-deadline" => Some(Vec::new()),
+                _ => None,
+            })?;
+            if named && passes && (all || instance.state == State::Running) {
+                found.push(shown);
+            }
+        }
+        let paging = (request.max_results, request.next_token.as_deref());
+        let page = page(found, |s| s.instance_id.clone(), paging, 5..=1000)?;
+        Ok(DescribeStatusResult {
+            statuses: page.items,
+            next_token: page.next,
+        })
+    })?
+}
+
+fn reachability(summary: &Summary) -> Vec<String> {
+    let details = summary.details.iter();
+    details.map(|detail| detail.status.clone()).collect()
+}
+
+/// `reachable`: whether the guest has been seen on its network, when that is known.
+fn status(instance: &Instance, reachable: Option<bool>) -> InstanceStatus {
+    let running = instance.state == State::Running;
+    let summary = |status: &str, detail: Option<&str>| Summary {
+        details: detail
+            .map(|detail| Detail {
+                impaired_since: None,
+                name: "reachability".to_owned(),
+                status: detail.to_owned(),
+            })
+            .into_iter()
+            .collect(),
+        status: status.to_owned(),
+    };
+    let (guest, system) = match (running, reachable) {
+        (false, _) => (
+            summary("not-applicable", None),
+            summary("not-applicable", None),
+        ),
+        (true, Some(true)) => (summary("ok", Some("passed")), summary("ok", Some("passed"))),
+        (true, _) => (
+            summary("initializing", Some("initializing")),
+            summary("ok", Some("passed")),
+        ),
+    };
+    InstanceStatus {
+        availability_zone: instance.zone.clone(),
+        events: Vec::new(),
+        instance_id: instance.instance_id.clone(),
+        state: view::state(instance.state),
+        instance_status: guest,
+        system_status: system,
+    }
+}

@@ -1,0 +1,534 @@
+//! Real machines: one supervisor and one VMM an instance, as `cumulet run --keep` has them.
+//!
+//! A supervisor outlives the agent. What this module knows of a machine it reads from the state folder: who holds the
+//! instance's lock, and what the instance's own record says. So a restarted agent finds everything as it left it.
+
+use std::io::Read as _;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cumulet_images::store::{Ami, AmiStore, StoreError};
+use cumulet_images::volume::{Volume, VolumeSpec};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use time::OffsetDateTime;
+
+use super::{Backend, End, Failure, Image, Machine};
+use crate::api::ApiError;
+use crate::error::{Context, Error, Kind, Result};
+use crate::ids;
+use crate::size::{GIB, MIB, Size};
+use crate::state::record::{
+    Disk, DiskKind, Hardware, ImageRef, KeyPair, Network, Place, Record, State, VERSION,
+};
+use crate::state::{Held, Home, InstanceDir, Listed};
+use crate::supervise::protocol::{Report, Request};
+use crate::supervise::{self, Launched};
+use crate::types::{self, Architecture, InstanceType, MAX_VCPUS};
+
+/// How long the guest may take to shut down before its power is cut. EC2's own limit is of this order.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// How long the last process of an instance may take to let go of it.
+const LET_GO: Duration = Duration::from_secs(60);
+/// How often it is looked whether a machine still runs.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long a machine may take until the guest's vCPUs run, when an agent before us started it.
+const START: Duration = Duration::from_secs(300);
+
+/// The machines of one state folder.
+#[derive(Debug)]
+pub struct Kvm {
+    home: Home,
+}
+
+impl Kvm {
+    /// Machines in this state folder.
+    #[must_use]
+    pub fn new(home: Home) -> Self {
+        Self { home }
+    }
+
+    /// Does something that blocks, on a thread for that.
+    fn blocking<T: Send + 'static>(
+        self: Arc<Self>,
+        what: impl FnOnce(&Home) -> Result<T> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, Failure>> {
+        async move {
+            match tokio::task::spawn_blocking(move || what(&self.home)).await {
+                Ok(done) => done.map_err(|error| failure(&error)),
+                Err(error) => Err(Failure {
+                    code: "Server.InternalError".to_owned(),
+                    message: error.to_string(),
+                }),
+            }
+        }
+        .boxed()
+    }
+}
+
+fn failure(error: &Error) -> Failure {
+    let mut message = error.to_string();
+    if let Some(mend) = &error.mend {
+        message.push_str(". To mend it: ");
+        message.push_str(mend);
+    }
+    let code = match error.kind {
+        Kind::Host if error.code == "InsufficientHostStorage" => "Client.VolumeLimitExceeded",
+        _ => "Server.InternalError",
+    };
+    Failure {
+        code: code.to_owned(),
+        message,
+    }
+}
+
+fn store(home: &Home) -> Result<AmiStore> {
+    AmiStore::open(&home.amis()).context(|| "cannot open the AMI store")
+}
+
+fn architecture(ami: &Ami) -> String {
+    ami.architecture.as_ref().map_or_else(
+        || Architecture::host().name().to_owned(),
+        ToString::to_string,
+    )
+}
+
+/// An AMI of this state folder.
+///
+/// # Errors
+/// `InvalidAMIID.NotFound`, and `InvalidAMIID.Unavailable` for one that cannot boot.
+pub fn image(home: &Home, id: &str) -> Result<Image, ApiError> {
+    let ami = match store(home)?.find(id) {
+        Ok(ami) if ami.id == id => ami,
+        Ok(_) | Err(StoreError::Unknown(_)) => {
+            return Err(ApiError::new(
+                "InvalidAMIID.NotFound",
+                format!("The image id '[{id}]' does not exist"),
+            ));
+        }
+        Err(error) => return Err(ApiError::internal(format!("the AMI store: {error}"))),
+    };
+    if ami.boot.is_none() {
+        return Err(ApiError::new(
+            "InvalidAMIID.Unavailable",
+            format!("The image id '[{id}]' is no longer available: no kernel was found in it"),
+        ));
+    }
+    Ok(Image {
+        architecture: architecture(&ami),
+        size_gib: i32::try_from(ami.size.div_ceil(GIB)).unwrap_or(i32::MAX),
+        root_device: ami.root_device_name,
+        id: ami.id,
+        name: ami.name,
+    })
+}
+
+impl Backend for Kvm {
+    fn notice(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn check_type(&self, kind: &InstanceType) -> Result<(), ApiError> {
+        if kind.vcpus > MAX_VCPUS {
+            return Err(ApiError::new(
+                "InsufficientInstanceCapacity",
+                format!(
+                    "We currently do not have sufficient {} capacity: it has {} vCPUs and a machine here has at most {MAX_VCPUS}.",
+                    kind.name, kind.vcpus
+                ),
+            ));
+        }
+        Ok(types::check(kind)?)
+    }
+
+    fn memory_mib(&self) -> Option<u64> {
+        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+        let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kib / 1024)
+    }
+
+    fn image(&self, id: &str) -> Result<Image, ApiError> {
+        image(&self.home, id)
+    }
+
+    fn console(&self, id: &str, limit: usize) -> Result<Vec<u8>, ApiError> {
+        let dir = self.home.instance(id)?;
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+        supervise::log_tail(&dir, limit).map_err(|error| {
+            ApiError::internal(format!("the console of {id} cannot be read: {error}"))
+        })
+    }
+
+    fn reachable(&self, id: &str) -> Option<bool> {
+        // A guest that shows a login prompt, or whose cloud-init says that it is through, has booted.
+        let dir = self.home.instance(id).ok()?;
+        let text = supervise::log_tail(&dir, 64 * 1024).ok()?;
+        let text = String::from_utf8_lossy(&text);
+        let booted = text.contains("login: ") || text.contains("finished at");
+        booted.then_some(true)
+    }
+
+    fn start(self: Arc<Self>, machine: Machine) -> BoxFuture<'static, Result<(), Failure>> {
+        self.blocking(move |home| start(home, &machine))
+    }
+
+    fn stop(self: Arc<Self>, id: String, force: bool) -> BoxFuture<'static, Result<(), Failure>> {
+        self.blocking(move |home| {
+            let dir = home.instance(&id)?;
+            if !runs(&dir)? {
+                return Ok(());
+            }
+            let patience = if force { Duration::ZERO } else { PATIENCE };
+            let timeout_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+            end(&dir, &Request::Stop { timeout_ms })
+        })
+    }
+
+    fn reboot(self: Arc<Self>, id: String) -> BoxFuture<'static, Result<(), Failure>> {
+        self.blocking(move |home| {
+            let dir = home.instance(&id)?;
+            let timeout_ms = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
+            supervise::ask(&dir, &Request::Reboot { timeout_ms }).map(drop)
+        })
+    }
+
+    fn terminate(self: Arc<Self>, id: String) -> BoxFuture<'static, Result<(), Failure>> {
+        self.blocking(move |home| {
+            let dir = home.instance(&id)?;
+            if runs(&dir)? {
+                end(&dir, &Request::Terminate)?;
+            }
+            // What a supervisor that was killed in the middle has left.
+            home.remove(&dir)
+        })
+    }
+
+    fn ended(self: Arc<Self>, id: String) -> BoxFuture<'static, End> {
+        async move {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let look = self.home.instance(&id).and_then(|dir| look(&dir));
+                match look {
+                    Ok(Some(end)) => return end,
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!(instance = id, %error, "cannot look"),
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn update(self: Arc<Self>, machine: Machine) -> BoxFuture<'static, Result<(), Failure>> {
+        self.blocking(move |home| {
+            let dir = home.instance(&machine.instance.instance_id)?;
+            if !runs(&dir)? {
+                return Ok(());
+            }
+            let update = Request::Update {
+                tags: machine.instance.tags.clone(),
+                metadata: machine.instance.metadata,
+                place: Box::new(place(&machine)),
+            };
+            supervise::ask(&dir, &update).map(drop)
+        })
+    }
+}
+
+/// Whether somebody runs the instance.
+fn runs(dir: &InstanceDir) -> Result<bool> {
+    match dir.look()? {
+        Some(Listed::Good {
+            record,
+            holder: Some(_),
+        }) if record.state == State::Stopped => {
+            // Its supervisor has done everything and is about to exit.
+            supervise::wait_until_free(dir, LET_GO)?;
+            Ok(false)
+        }
+        Some(Listed::Good { holder, .. }) => Ok(holder.is_some()),
+        Some(Listed::Damaged { .. }) | None => Ok(false),
+    }
+}
+
+/// How the instance has ended, if it has.
+fn look(dir: &InstanceDir) -> Result<Option<End>> {
+    if dir.holder()?.is_some() {
+        return Ok(None);
+    }
+    let gone = || End::Failed("its machine is gone".to_owned());
+    Ok(match dir.look()? {
+        Some(Listed::Good {
+            holder: Some(_), ..
+        }) => None,
+        Some(Listed::Good { record, .. }) => Some(match &record.state_reason {
+            Some(reason) if reason.code == "Client.InstanceInitiatedShutdown" => End::Guest,
+            Some(reason) => {
+                let message = reason.message.strip_prefix("Server.InternalError: ");
+                End::Failed(message.unwrap_or(&reason.message).to_owned())
+            }
+            None => gone(),
+        }),
+        Some(Listed::Damaged { error, .. }) => Some(End::Failed(error.to_string())),
+        None => Some(gone()),
+    })
+}
+
+/// Asks the supervisor to end the machine and waits until it has.
+fn end(dir: &InstanceDir, request: &Request) -> Result<()> {
+    match supervise::ask(dir, request) {
+        Ok(mut accepted) => {
+            // The end of the stream is the end of the supervisor.
+            let _ = accepted.stream.read_to_end(&mut Vec::new());
+        }
+        // It may have ended by itself before it heard us.
+        Err(error) => {
+            if dir.holder()?.is_some() {
+                return Err(error);
+            }
+        }
+    }
+    supervise::wait_until_free(dir, LET_GO)
+}
+
+fn start(home: &Home, machine: &Machine) -> Result<()> {
+    let dir = home.instance(&machine.instance.instance_id)?;
+    match dir.look()? {
+        Some(Listed::Good {
+            holder: Some(_), ..
+        }) => wait_for_another(&dir),
+        Some(Listed::Damaged { error, .. }) => Err(error),
+        Some(Listed::Good { .. }) => {
+            let mut held = dir.hold(home, "cumulet serve")?;
+            refresh(&mut held.record, machine)?;
+            held.enter(State::Pending, None)?;
+            run(home, held, false)
+        }
+        None => {
+            let held = create(home, &dir, machine)?;
+            run(home, held, true)
+        }
+    }
+}
+
+/// An agent before us has started it.
+fn wait_for_another(dir: &InstanceDir) -> Result<()> {
+    let limit = Instant::now() + START;
+    loop {
+        let state = match dir.look()? {
+            Some(Listed::Good { record, holder }) if holder.is_some() => record.state,
+            _ => State::Stopped,
+        };
+        match state {
+            State::Running => return Ok(()),
+            State::Pending if Instant::now() < limit => thread::sleep(LOOK),
+            state => {
+                return Err(Error::internal(format!(
+                    "the machine did not start: it is {state}"
+                )));
+            }
+        }
+    }
+}
+
+/// Starts the supervisor and waits until the guest's vCPUs run.
+fn run(home: &Home, mut held: Held, first: bool) -> Result<()> {
+    let launched = match supervise::launch(home, &held, first, false) {
+        Ok(launched) => launched,
+        Err(error) => {
+            let reason = crate::state::record::StateReason::internal(&error.to_string());
+            held.enter(State::Stopped, Some(reason))?;
+            return Err(error);
+        }
+    };
+    // The supervisor has the lock now, too; ours must not keep a dead instance alive.
+    drop(held);
+    let (result, launched) = until_running(launched);
+    // A process that nobody waits for stays as a zombie.
+    let reaper = thread::Builder::new().name("reaper".to_owned());
+    let mut launched = launched;
+    let _ = reaper.spawn(move || launched.wait());
+    result
+}
+
+fn until_running(mut launched: Launched) -> (Result<()>, Launched) {
+    let result = loop {
+        match launched.report() {
+            Some(Report::Phase { .. }) => {}
+            Some(Report::Warning { what }) => tracing::warn!("{what}"),
+            Some(Report::Running) => break Ok(()),
+            Some(Report::Ended { error, why, .. }) => {
+                break Err(error.unwrap_or_else(|| Error::internal(why)));
+            }
+            None => break Err(Error::internal("the supervisor ended without a word")),
+        }
+    };
+    (result, launched)
+}
+
+/// Makes the instance on disk and commits it. If it fails, nothing is left.
+fn create(home: &Home, dir: &InstanceDir, machine: &Machine) -> Result<Held> {
+    let guard = home.guard()?;
+    let ami = store(home)?
+        .find(&machine.instance.image_id)
+        .context(|| format!("cannot find {}", machine.instance.image_id))?;
+    let held = dir.create(&guard, record(machine, &ami)?, "cumulet serve")?;
+    let made = volumes(home, &held, &ami).and_then(|()| held.save());
+    drop(guard);
+    if let Err(error) = made {
+        let _ = held.delete(home);
+        return Err(error);
+    }
+    Ok(held)
+}
+
+fn volumes(home: &Home, held: &Held, ami: &Ami) -> Result<()> {
+    for disk in &held.record.disks {
+        let folder = held.dir.file(&disk.file_name());
+        let doing = || format!("cannot make {} ({})", disk.id, disk.device);
+        match disk.kind {
+            DiskKind::Scratch => {}
+            DiskKind::Root => {
+                store(home)?
+                    .create_volume(ami, &folder, &disk.id, Some(disk.size.0))
+                    .context(doing)?;
+            }
+            DiskKind::Data => {
+                Volume::create(&folder, &VolumeSpec::blank(&disk.id, disk.size.0))
+                    .context(doing)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn gib(size: i32) -> Size {
+    Size(u64::try_from(size).unwrap_or(0).saturating_mul(GIB))
+}
+
+fn disks(machine: &Machine) -> Vec<Disk> {
+    let instance = &machine.instance;
+    let volumes = instance.devices.iter().zip(&machine.sizes);
+    let mut disks: Vec<Disk> = volumes
+        .map(|(device, size)| Disk {
+            kind: if device.name == instance.root_device {
+                DiskKind::Root
+            } else {
+                DiskKind::Data
+            },
+            id: device.volume_id.clone(),
+            device: device.name.clone(),
+            size: gib(*size),
+        })
+        .collect();
+    disks.extend(scratch(&machine.kind.name, &disks));
+    disks
+}
+
+/// The instance store that the type has: device names that no volume has, from /dev/sdb.
+fn scratch(kind: &str, volumes: &[Disk]) -> Vec<Disk> {
+    let Some(store) = types::details(kind).and_then(|details| details.disks) else {
+        return Vec::new();
+    };
+    // EC2 counts instance store in units of 1000.
+    let size = Size(u64::from(store.size_gb).saturating_mul(1_000_000_000) / MIB * MIB);
+    ('b'..='z')
+        .map(|letter| format!("/dev/sd{letter}"))
+        .filter(|device| volumes.iter().all(|volume| volume.device != *device))
+        .take(usize::from(store.count))
+        .enumerate()
+        .map(|(number, device)| Disk {
+            kind: DiskKind::Scratch,
+            id: format!("ephemeral{number}"),
+            device,
+            size,
+        })
+        .collect()
+}
+
+fn hardware(kind: &InstanceType) -> Result<Hardware> {
+    Ok(Hardware {
+        instance_type: kind.name.clone(),
+        vcpus: u8::try_from(kind.vcpus).map_err(|_| Error::invalid("too many vCPUs"))?,
+        memory_mib: kind.memory_mib,
+        nested: false,
+        direct: None,
+        extra_cmdline: String::new(),
+        trace: false,
+    })
+}
+
+fn place(machine: &Machine) -> Place {
+    let network = &machine.network;
+    Place {
+        account: machine.account.clone(),
+        region: machine.region.clone(),
+        zone: machine.instance.zone.clone(),
+        zone_id: machine.zone_id.clone(),
+        vpc_id: network.vpc_id.clone(),
+        vpc_cidr: network.vpc_cidr.clone(),
+        subnet_id: network.subnet_id.clone(),
+        subnet_cidr: network.subnet_cidr.clone(),
+        groups: network.groups.clone(),
+        public_ip: network.public_ip,
+        launch_index: u32::try_from(machine.instance.launch_index).unwrap_or(0),
+        monitoring: machine.instance.monitoring,
+    }
+}
+
+fn record(machine: &Machine, ami: &Ami) -> Result<Record> {
+    let instance = &machine.instance;
+    Ok(Record {
+        version: VERSION,
+        instance_id: instance.instance_id.clone(),
+        reservation_id: instance.reservation_id.clone(),
+        state: State::Pending,
+        state_reason: None,
+        keep: true,
+        launch_time: instance.launch_time.0,
+        image: Some(ImageRef {
+            id: ami.id.clone(),
+            name: ami.name.clone(),
+            architecture: architecture(ami),
+        }),
+        hardware: hardware(&machine.kind)?,
+        system_uuid: ids::system_uuid(),
+        disks: disks(machine),
+        network: Network {
+            interface_id: machine.network.interface_id.clone(),
+            mac: machine.network.mac.clone(),
+            private_ip: machine.network.private_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            publish: Vec::new(),
+            uplink: crate::fabric::UplinkMode::Auto,
+        },
+        key: key(machine),
+        user_data: instance.user_data.clone(),
+        tags: instance.tags.clone(),
+        metadata: instance.metadata,
+        place: Some(place(machine)),
+    })
+}
+
+fn key(machine: &Machine) -> Option<KeyPair> {
+    let instance = &machine.instance;
+    Some(KeyPair {
+        name: instance.key_name.clone()?,
+        openssh: instance.public_key.clone()?,
+        identity: None,
+    })
+}
+
+/// What may have changed since the instance was last started.
+fn refresh(record: &mut Record, machine: &Machine) -> Result<()> {
+    record.launch_time = OffsetDateTime::now_utc();
+    record.hardware = hardware(&machine.kind)?;
+    // A new type may have another instance store.
+    record.disks = disks(machine);
+    record.tags.clone_from(&machine.instance.tags);
+    record.metadata = machine.instance.metadata;
+    record.user_data.clone_from(&machine.instance.user_data);
+    record.place = Some(place(machine));
+    Ok(())
+}
