@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::network::{address, find, refuse};
-use crate::api::actions::{Action, action};
+use crate::api::actions::{Action, action, action_without};
 use crate::api::filters::{Filters, Values, maybe, one};
 use crate::api::shapes::addresses::*;
 use crate::api::shapes::common::{Done, tag_set};
@@ -17,7 +17,11 @@ const MOST: usize = 5;
 /// The actions of this module.
 pub(super) fn actions() -> Vec<Action> {
     vec![
-        action("AllocateAddress", allocate),
+        action_without(
+            "AllocateAddress",
+            allocate,
+            &["CustomerOwnedIpv4Pool", "IpamPoolId"],
+        ),
         action("AssociateAddress", associate),
         action("DisassociateAddress", disassociate),
         action("ReleaseAddress", release),

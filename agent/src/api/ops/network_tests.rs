@@ -98,6 +98,8 @@ fn vpcs_have_a_size_a_limit_and_attributes() {
     assert_eq!(no("10.0.0.0/8"), "InvalidVpc.Range");
     assert_eq!(no("10.0.0.0/29"), "InvalidVpc.Range");
     assert_eq!(no("10.0.0.0"), "InvalidParameterValue");
+    let pool = "10.0.0.0/16 Ipv4IpamPoolId=ipam-pool-1";
+    assert_eq!(no(pool), "UnsupportedOperation");
     let dry = talk.call("CreateVpc CidrBlock=10.0.0.0/16", true);
     assert_eq!(dry.unwrap_err().code, "DryRunOperation");
     let id = talk.get("CreateVpc CidrBlock=10.0.5.1/16", "vpcId");

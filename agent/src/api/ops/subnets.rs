@@ -1,7 +1,7 @@
 //! Subnets.
 
 use super::network::{Wanted, cidr, dependencies, find, list, refuse, truth};
-use crate::api::actions::{Action, action};
+use crate::api::actions::{Action, action, action_without};
 use crate::api::filters::{Values, one};
 use crate::api::shapes::common::{BooleanValue, Done, tag_set};
 use crate::api::shapes::subnets::*;
@@ -12,10 +12,29 @@ use crate::cloud::{Cloud, Identity, Region};
 /// The actions of this module.
 pub(super) fn actions() -> Vec<Action> {
     vec![
-        action("CreateSubnet", create),
+        action_without(
+            "CreateSubnet",
+            create,
+            &[
+                "Ipv4IpamPoolId",
+                "Ipv4NetmaskLength",
+                "Ipv6IpamPoolId",
+                "Ipv6NetmaskLength",
+                "OutpostArn",
+            ],
+        ),
         action("DeleteSubnet", delete),
         action("DescribeSubnets", describe),
-        action("ModifySubnetAttribute", modify),
+        action_without(
+            "ModifySubnetAttribute",
+            modify,
+            &[
+                "CustomerOwnedIpv4Pool",
+                "DisableLniAtDeviceIndex",
+                "EnableLniAtDeviceIndex",
+                "MapCustomerOwnedIpOnLaunch",
+            ],
+        ),
     ]
 }
 
