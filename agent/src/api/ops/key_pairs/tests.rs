@@ -241,7 +241,7 @@ fn tags_are_kept_and_checked() {
             "InvalidParameterValue",
         ),
         (tagged("key-pair", &many), "TagLimitExceeded"),
-        (vec![TagSpecification::default()], "MissingParameter"),
+        (vec![TagSpecification::default()], "InvalidParameterValue"),
     ] {
         let mut request = named("other", Some("ed25519"));
         request.tag_specifications = specifications;
