@@ -35,8 +35,8 @@ impl Cloud {
         Err(ApiError::internal("the engine was started twice"))
     }
 
-    /// Tells the engine that the record of an instance has changed. To be called after the change is committed.
-    pub fn wake(&self, region: &str, instance: &str) {
+    /// Tells the engine that the record of an instance has changed. [`Cloud::change`] does so.
+    pub(crate) fn wake(&self, region: &str, instance: &str) {
         if let Some(wakes) = self.machines.wakes.get() {
             let wake = Wake {
                 region: region.to_owned(),

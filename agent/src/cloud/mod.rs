@@ -123,7 +123,12 @@ impl Cloud {
     ) -> Result<R, ApiError> {
         let mut inner = self.lock();
         self.prepare(&mut inner, region)?;
-        inner.change(region, change)
+        let (result, touched) = inner.change(region, change)?;
+        drop(inner);
+        for instance in touched {
+            self.wake(region, &instance);
+        }
+        Ok(result)
     }
 
     fn prepare(&self, inner: &mut Inner, name: &str) -> Result<(), ApiError> {
@@ -138,7 +143,7 @@ impl Cloud {
         if made.is_err() {
             inner.regions.remove(name);
         }
-        made
+        made.map(|((), _)| ())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -148,11 +153,12 @@ impl Cloud {
 }
 
 impl Inner {
+    /// The change's result, and the instances that it touched.
     fn change<R>(
         &mut self,
         name: &str,
         change: impl FnOnce(&mut Region) -> Result<R, ApiError>,
-    ) -> Result<R, ApiError> {
+    ) -> Result<(R, Vec<String>), ApiError> {
         let region = self
             .regions
             .get_mut(name)
@@ -160,10 +166,10 @@ impl Inner {
         // What a panicking handler left.
         region.roll_back();
         let result = change(region).and_then(|result| {
-            self.store
-                .commit(name, region.changes()?)
-                .map_err(ApiError::from)?;
-            Ok(result)
+            let changes = region.changes()?;
+            let touched = region.touched(&changes);
+            self.store.commit(name, changes).map_err(ApiError::from)?;
+            Ok((result, touched))
         });
         match result {
             Ok(result) => {

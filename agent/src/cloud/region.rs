@@ -1,6 +1,8 @@
 //! One region's resources.
 
 use super::Identity;
+use super::instance::Instance;
+use super::net::{Address, NetworkInterface};
 use super::table::{AnyTable, Change, Resource, Table, Tags};
 use crate::api::ApiError;
 
@@ -56,13 +58,13 @@ region! {
     /// DHCP option sets.
     dhcp_options: super::net::DhcpOptions,
     /// Network interfaces.
-    interfaces: super::net::NetworkInterface,
+    interfaces: NetworkInterface,
     /// Elastic IP addresses.
-    addresses: super::net::Address,
+    addresses: Address,
     /// Network ACLs.
     network_acls: super::net::NetworkAcl,
     /// Instances, those lately terminated too.
-    instances: super::instance::Instance,
+    instances: Instance,
     /// Volumes.
     volumes: super::instance::Volume,
     /// What the API says of images beyond what the image store knows.
@@ -89,6 +91,30 @@ impl Region {
         for table in self.tables() {
             table.roll_back();
         }
+    }
+
+    /// The instances that these changes are about: their own records, their interfaces, addresses of those.
+    pub(super) fn touched(&self, changes: &[(&'static str, Change)]) -> Vec<String> {
+        let of_interface = |id: &str| {
+            let attachment = self.interfaces.get(id)?.attachment.as_ref()?;
+            Some(attachment.instance_id.clone())
+        };
+        let mut touched = Vec::new();
+        for (kind, (id, _)) in changes {
+            match *kind {
+                Instance::KIND => touched.push(id.clone()),
+                NetworkInterface::KIND => touched.extend(of_interface(id)),
+                // Who had the address before is not known any more; looking at all of them does no harm.
+                Address::KIND => {
+                    let ids = self.interfaces.iter().map(|eni| &eni.network_interface_id);
+                    touched.extend(ids.filter_map(|id| of_interface(id)));
+                }
+                _ => {}
+            }
+        }
+        touched.sort();
+        touched.dedup();
+        touched
     }
 
     /// Every resource that has tags: kind, id, tags.

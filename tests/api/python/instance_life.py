@@ -95,7 +95,7 @@ def the_life():
         equal(rest["PrivateIpAddress"], first["PrivateIpAddress"])
         # Stopping what is stopped is no error, rebooting it is one.
         equal(ec2.stop_instances(InstanceIds=[one])["StoppingInstances"][0]["CurrentState"]["Name"], "stopped")
-        with refused("IncorrectState"):
+        with refused("IncorrectInstanceState"):
             ec2.reboot_instances(InstanceIds=[one])
         started = ec2.start_instances(InstanceIds=[one])["StartingInstances"][0]
         equal(started["PreviousState"], {"Code": 80, "Name": "stopped"})

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::network::{address, find, refuse};
-use crate::api::actions::{Action, action};
+use crate::api::actions::{Action, action, action_without};
 use crate::api::filters::{Filters, Values, maybe, one};
 use crate::api::shapes::addresses::*;
 use crate::api::shapes::common::{Done, tag_set};
@@ -17,7 +17,11 @@ const MOST: usize = 5;
 /// The actions of this module.
 pub(super) fn actions() -> Vec<Action> {
     vec![
-        action("AllocateAddress", allocate),
+        action_without(
+            "AllocateAddress",
+            allocate,
+            &["CustomerOwnedIpv4Pool", "IpamPoolId"],
+        ),
         action("AssociateAddress", associate),
         action("DisassociateAddress", disassociate),
         action("ReleaseAddress", release),
@@ -163,11 +167,8 @@ fn associate(
                 association_id: Some(association.association_id.clone()),
             });
         }
-        // In a VPC an address moves unless that was forbidden (EC2 API reference, `AssociateAddress`):
-        // by allocation id it must be allowed, by the address itself it is.
-        let may_move = request
-            .allow_reassociation
-            .unwrap_or(request.allocation_id.is_none());
+        // An address moves unless that was forbidden (EC2 API reference, `AssociateAddress`).
+        let may_move = request.allow_reassociation != Some(false);
         if let Some(association) = found.association.as_ref().filter(|_| !may_move) {
             return Err(ApiError::new(
                 "Resource.AlreadyAssociated",
@@ -178,7 +179,7 @@ fn associate(
             ));
         }
         let other = net::elastic_of(region, &eni, private_ip);
-        if let Some(other) = other.filter(|_| request.allow_reassociation == Some(false)) {
+        if let Some(other) = other.filter(|_| !may_move) {
             let association = other.association.as_ref();
             return Err(ApiError::new(
                 "Resource.AlreadyAssociated",

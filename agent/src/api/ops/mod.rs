@@ -9,6 +9,8 @@ mod instances;
 pub mod interfaces;
 pub mod key_pairs;
 mod network;
+#[cfg(test)]
+mod network_tests;
 pub mod regions;
 pub mod route_tables;
 pub mod security_group_rules;
@@ -21,30 +23,27 @@ pub mod types;
 mod volumes;
 pub mod vpcs;
 
-#[cfg(test)]
-mod network_tests;
-
 use super::actions::Action;
 
 /// Every action that is served.
 pub(super) fn actions() -> Vec<Action> {
     let mut all = Vec::new();
-    all.extend(instances::actions());
-    all.extend(key_pairs::actions());
-    all.extend(volumes::actions());
-    all.extend(regions::actions());
-    all.extend(images::actions());
-    all.extend(tags::actions());
-    all.extend(types::actions());
     all.extend(acls::actions());
     all.extend(addresses::actions());
     all.extend(dhcp_options::actions());
     all.extend(gateways::actions());
+    all.extend(images::actions());
+    all.extend(instances::actions());
     all.extend(interfaces::actions());
+    all.extend(key_pairs::actions());
+    all.extend(regions::actions());
     all.extend(route_tables::actions());
     all.extend(security_group_rules::actions());
     all.extend(security_groups::actions());
     all.extend(subnets::actions());
+    all.extend(tags::actions());
+    all.extend(types::actions());
+    all.extend(volumes::actions());
     all.extend(vpcs::actions());
     all
 }

@@ -98,6 +98,8 @@ fn vpcs_have_a_size_a_limit_and_attributes() {
     assert_eq!(no("10.0.0.0/8"), "InvalidVpc.Range");
     assert_eq!(no("10.0.0.0/29"), "InvalidVpc.Range");
     assert_eq!(no("10.0.0.0"), "InvalidParameterValue");
+    let pool = "10.0.0.0/16 Ipv4IpamPoolId=ipam-pool-1";
+    assert_eq!(no(pool), "UnsupportedOperation");
     let dry = talk.call("CreateVpc CidrBlock=10.0.0.0/16", true);
     assert_eq!(dry.unwrap_err().code, "DryRunOperation");
     let id = talk.get("CreateVpc CidrBlock=10.0.5.1/16", "vpcId");
@@ -306,11 +308,12 @@ fn elastic_addresses_move_and_are_limited() {
     let association = talk.get(&to("i-1", ""), "associationId");
     // The same again is the same.
     assert_eq!(talk.get(&to("i-1", ""), "associationId"), association);
-    assert_eq!(talk.no(&to("i-2", "")), "Resource.AlreadyAssociated");
+    let stay = "AllowReassociation=false";
+    assert_eq!(talk.no(&to("i-2", stay)), "Resource.AlreadyAssociated");
     assert_eq!(talk.no(&to("i-3", "")), "InvalidInstanceID.NotFound");
     let release = format!("ReleaseAddress AllocationId={id}");
     assert_eq!(talk.no(&release), "InvalidIPAddress.InUse");
-    talk.say(&to("i-2", "AllowReassociation=true")).unwrap();
+    talk.say(&to("i-2", "")).unwrap();
     let shown = talk.say(&format!("DescribeAddresses AllocationId.1={id}"));
     let shown = shown.unwrap();
     assert_eq!(part(&shown, "instanceId"), "i-2");

@@ -67,7 +67,7 @@ fn create(
         if region
             .security_groups
             .iter()
-            .any(|group| group.vpc_id == vpc_id && group.group_name == *name)
+            .any(|group| group.vpc_id == vpc_id && group.group_name.eq_ignore_ascii_case(name))
         {
             return Err(ApiError::new(
                 "InvalidGroup.Duplicate",

@@ -1,7 +1,7 @@
 //! Subnets.
 
 use super::network::{Wanted, cidr, dependencies, find, list, refuse, truth};
-use crate::api::actions::{Action, action};
+use crate::api::actions::{Action, action, action_without};
 use crate::api::filters::{Values, one};
 use crate::api::shapes::common::{BooleanValue, Done, tag_set};
 use crate::api::shapes::subnets::*;
@@ -12,10 +12,29 @@ use crate::cloud::{Cloud, Identity, Region};
 /// The actions of this module.
 pub(super) fn actions() -> Vec<Action> {
     vec![
-        action("CreateSubnet", create),
+        action_without(
+            "CreateSubnet",
+            create,
+            &[
+                "Ipv4IpamPoolId",
+                "Ipv4NetmaskLength",
+                "Ipv6IpamPoolId",
+                "Ipv6NetmaskLength",
+                "OutpostArn",
+            ],
+        ),
         action("DeleteSubnet", delete),
         action("DescribeSubnets", describe),
-        action("ModifySubnetAttribute", modify),
+        action_without(
+            "ModifySubnetAttribute",
+            modify,
+            &[
+                "CustomerOwnedIpv4Pool",
+                "DisableLniAtDeviceIndex",
+                "EnableLniAtDeviceIndex",
+                "MapCustomerOwnedIpOnLaunch",
+            ],
+        ),
     ]
 }
 
@@ -179,7 +198,9 @@ fn filter(region: &Region, subnet: &Subnet, identity: &Identity, name: &str) -> 
         "subnet-arn" => one(arn(region, subnet, identity)),
         "subnet-id" => one(&subnet.subnet_id),
         "vpc-id" => one(&subnet.vpc_id),
-        "outpost-arn" | "customer-owned-ipv4-pool" => Some(Vec::new()),
+        "outpost-arn" | "customer-owned-ipv4-pool" | "enable-lni-at-device-index" => {
+            Some(Vec::new())
+        }
         name if name.starts_with("ipv6-cidr-block-association.") => Some(Vec::new()),
         _ => None,
     }

@@ -1,7 +1,7 @@
 //! VPCs.
 
 use super::network::{Wanted, cidr, dependencies, find, list, refuse, truth};
-use crate::api::actions::{Action, action};
+use crate::api::actions::{Action, action, action_without};
 use crate::api::filters::{Values, one};
 use crate::api::shapes::common::{AttributeBooleanValue, Done, tag_set};
 use crate::api::shapes::vpcs::*;
@@ -15,7 +15,19 @@ const MOST: usize = 5;
 /// The actions of this module.
 pub(super) fn actions() -> Vec<Action> {
     vec![
-        action("CreateVpc", create),
+        action_without(
+            "CreateVpc",
+            create,
+            &[
+                "Ipv4IpamPoolId",
+                "Ipv4NetmaskLength",
+                "Ipv6CidrBlockNetworkBorderGroup",
+                "Ipv6IpamPoolId",
+                "Ipv6NetmaskLength",
+                "Ipv6Pool",
+                "VpcEncryptionControl",
+            ],
+        ),
         action("CreateDefaultVpc", create_default),
         action("DeleteVpc", delete),
         action("DescribeVpcs", describe),
@@ -74,9 +86,12 @@ fn create(
             ..net::new_vpc(block, &net::default_options(region))
         };
         let id = net::add_vpc(region, vpc);
-        Ok(CreateVpcResult {
-            vpc: Some(view(find(region, &id)?, cloud.identity())),
-        })
+        // EC2 answers before its VPC is available; whoever looks, finds it so.
+        let vpc = VpcView {
+            state: Some("pending".to_owned()),
+            ..view(find(region, &id)?, cloud.identity())
+        };
+        Ok(CreateVpcResult { vpc: Some(vpc) })
     })
 }
 

@@ -393,4 +393,42 @@ shapes! {
         /// Done.
         done: Option<bool> = "return",
     }
+    /// Request of ModifySecurityGroupRules.
+    input ModifySecurityGroupRulesRequest {
+        /// The group.
+        group_id: String = "GroupId",
+        /// What its rules shall be.
+        security_group_rules: Vec<SecurityGroupRuleUpdateInput> = "SecurityGroupRule",
+    }
+    /// `SecurityGroupRuleUpdate`, in requests.
+    input SecurityGroupRuleUpdateInput {
+        /// The rule.
+        security_group_rule_id: String = "SecurityGroupRuleId",
+        /// What it shall be.
+        security_group_rule: Option<SecurityGroupRuleRequestInput> = "SecurityGroupRule",
+    }
+    /// `SecurityGroupRuleRequest`, in requests.
+    input SecurityGroupRuleRequestInput {
+        /// Protocol.
+        ip_protocol: Option<String> = "IpProtocol",
+        /// First port, or ICMP type.
+        from_port: Option<i32> = "FromPort",
+        /// Last port, or ICMP code.
+        to_port: Option<i32> = "ToPort",
+        /// Addresses.
+        cidr_ipv4: Option<String> = "CidrIpv4",
+        /// Addresses.
+        cidr_ipv6: Option<String> = "CidrIpv6",
+        /// Prefix list.
+        prefix_list_id: Option<String> = "PrefixListId",
+        /// Security group.
+        referenced_group_id: Option<String> = "ReferencedGroupId",
+        /// What it is for.
+        description: Option<String> = "Description",
+    }
+    /// Answer of ModifySecurityGroupRules.
+    output ModifySecurityGroupRulesResult {
+        /// Done.
+        done: Option<bool> = "return",
+    }
 }

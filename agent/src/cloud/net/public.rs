@@ -110,7 +110,7 @@ pub fn has_way_out(region: &Region, subnet: &Subnet) -> bool {
 }
 
 /// Auto-assigns a public address at launch or start: when `wanted`, or when nothing is said and the subnet maps public
-/// addresses and has a way out. An interface that has one, or an Elastic IP, keeps it.
+/// addresses, whether or not there is a route for them, as on EC2. An interface that has one, or an Elastic IP, keeps it.
 ///
 /// # Errors
 /// `InvalidNetworkInterfaceID.NotFound`, `InsufficientAddressCapacity`.
@@ -125,7 +125,7 @@ pub fn assign_public(
         .ok_or_else(|| super::no_interface(eni_id))?;
     let wanted = wanted.unwrap_or_else(|| {
         let subnet = region.subnets.get(&interface.subnet_id);
-        subnet.is_some_and(|subnet| subnet.map_public_ip_on_launch && has_way_out(region, subnet))
+        subnet.is_some_and(|subnet| subnet.map_public_ip_on_launch)
     });
     if !wanted || public_address_of(region, eni_id).is_some() {
         return Ok(());

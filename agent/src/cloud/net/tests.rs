@@ -178,3 +178,32 @@ fn names_and_zone_ids() {
         "ec2-10-0-0-5.eu-west-1.compute.amazonaws.com"
     );
 }
+
+#[test]
+fn an_interface_has_at_most_five_groups_of_its_vpc() {
+    let mut region = region();
+    let own = default_vpc(&region).unwrap().vpc_id.clone();
+    let other = add_vpc(
+        &mut region,
+        new_vpc("10.0.0.0/16".parse().unwrap(), "default"),
+    );
+    let mut add = |vpc_id: &str, name: &str| {
+        let group = SecurityGroup {
+            group_id: crate::ids::new("sg"),
+            group_name: name.to_owned(),
+            description: String::new(),
+            vpc_id: vpc_id.to_owned(),
+            tags: crate::cloud::table::Tags::new(),
+        };
+        let id = group.group_id.clone();
+        region.security_groups.insert(group);
+        id
+    };
+    let all: Vec<String> = (0..6).map(|at| add(&own, &format!("g{at}"))).collect();
+    let foreign = add(&other, "foreign");
+    let resolve = |ids: &[String]| resolve_groups(&region, &own, ids, &[]);
+    assert_eq!(resolve(&all[..5]).unwrap().len(), 5);
+    let code = "SecurityGroupsPerInterfaceLimitExceeded";
+    assert_eq!(resolve(&all).unwrap_err().code, code);
+    assert_eq!(resolve(&[foreign]).unwrap_err().code, "InvalidParameter");
+}

@@ -18,7 +18,7 @@ const MAX_DESCRIPTION: usize = 255;
 pub(super) fn owned(cloud: &Cloud, call: &Call, image_id: Option<&str>) -> Result<Found, ApiError> {
     let image_id = image_id.ok_or_else(|| ApiError::missing("imageId"))?;
     let found = seen(cloud, call, image_id)?;
-    if call.account != cloud.identity().account {
+    if found.builtin || call.account != cloud.identity().account {
         return Err(ApiError::new(
             "AuthFailure",
             format!("Not authorized for images: [{image_id}]"),

@@ -157,7 +157,6 @@ pub(super) fn modify_instance_attribute(
         modify(cloud, region, &request)?;
         call.go()
     })?;
-    cloud.wake(&call.region, &id);
     Ok(Done::yes())
 }
 
@@ -354,6 +353,5 @@ pub(super) fn reset_instance_attribute(
         }
         call.go()
     })?;
-    cloud.wake(&call.region, &id);
     Ok(Done::yes())
 }

@@ -20,14 +20,13 @@ fn by_user() -> String {
     format!("User initiated ({day} {time} GMT)")
 }
 
-/// Changes each instance in one transaction, in the order asked for, and wakes those that changed.
+/// Changes each instance in one transaction, in the order asked for, and shows each change.
 fn change_all(
     cloud: &Cloud,
     call: &Call,
     ids: &[String],
     mut change: impl FnMut(&mut Region, &str) -> Result<(), ApiError>,
 ) -> Result<StateChanges, ApiError> {
-    let mut changed = Vec::new();
     let instances = cloud.change(&call.region, |region| {
         check_ids(region, ids)?;
         let mut changes: Vec<InstanceStateChange> = Vec::new();
@@ -39,9 +38,6 @@ fn change_all(
             let previous = state(region).unwrap_or(State::Terminated);
             change(region, id)?;
             let current = state(region).unwrap_or(State::Terminated);
-            if previous != current {
-                changed.push(id.clone());
-            }
             changes.push(InstanceStateChange {
                 instance_id: id.clone(),
                 current_state: view::state(current),
@@ -51,9 +47,6 @@ fn change_all(
         call.go()?;
         Ok(changes)
     })?;
-    for id in &changed {
-        cloud.wake(&call.region, id);
-    }
     Ok(StateChanges { instances })
 }
 
@@ -97,8 +90,7 @@ pub(super) fn stop_instances(
         ));
     }
     let force = request.force == Some(true) || request.skip_os_shutdown == Some(true);
-    let mut forced = Vec::new();
-    let changes = change_all(cloud, call, &request.instance_ids, |region, id| {
+    change_all(cloud, call, &request.instance_ids, |region, id| {
         let instance = instance(region, id)?;
         if instance.disable_api_stop {
             return Err(ApiError::new(
@@ -114,7 +106,6 @@ pub(super) fn stop_instances(
                 // Asked for again, with force: cuts the wait for the guest short.
                 if force && !instance.forced {
                     instance.forced = true;
-                    forced.push(id.to_owned());
                 }
                 Ok(())
             }
@@ -125,11 +116,7 @@ pub(super) fn stop_instances(
             }
             _ => Err(wrong_state(id, "stopped")),
         }
-    })?;
-    for id in &forced {
-        cloud.wake(&call.region, id);
-    }
-    Ok(changes)
+    })
 }
 
 pub(super) fn reboot_instances(
@@ -148,9 +135,6 @@ pub(super) fn reboot_instances(
         }
         call.go()
     })?;
-    for id in &request.instance_ids {
-        cloud.wake(&call.region, id);
-    }
     Ok(Done::yes())
 }
 

@@ -1,6 +1,6 @@
 //! Instances: launching, looking, changing.
 //!
-//! Handlers only change records. [`Cloud::wake`] then tells the engine, which brings the machine to where its record says
+//! Handlers only change records. The cloud then wakes the engine, which brings the machine to where its record says
 //! it is to be (`docs/agent.md`).
 
 mod attributes;

@@ -219,7 +219,6 @@ pub(super) fn modify_instance_metadata_options(
         call.go()?;
         Ok(options)
     })?;
-    cloud.wake(&call.region, &id);
     Ok(ModifyMetadataResult {
         instance_id: id,
         options,

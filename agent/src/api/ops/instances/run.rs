@@ -104,9 +104,9 @@ pub(super) fn run_instances(
         .ok_or_else(|| ApiError::missing("ImageId"))?;
     // Whether it is there for this caller; what it takes to boot it is asked for below.
     images::usable(cloud, call, image_id)?;
-    let (reservation, ids) = cloud.change(&call.region, |region| {
+    cloud.change(&call.region, |region| {
         if let Some(found) = repeated(cloud, region, &request, &digest)? {
-            return Ok((found, Vec::new()));
+            return Ok(found);
         }
         let plan = plan(cloud, region, &request, digest)?;
         let count = cloud.room_for(region, &plan.kind, min, max)?;
@@ -121,24 +121,19 @@ pub(super) fn run_instances(
             ));
         }
         let reservation_id = ids::new("r");
-        let mut launched = Vec::new();
         for index in 0..count {
-            launched.push(launch(
+            launch(
                 cloud.identity(),
                 region,
                 &plan,
                 &request,
                 &reservation_id,
                 index,
-            )?);
+            )?;
         }
         call.go()?;
-        Ok((show(cloud, region, &reservation_id), launched))
-    })?;
-    for id in &ids {
-        cloud.wake(&call.region, id);
-    }
-    Ok(reservation)
+        Ok(show(cloud, region, &reservation_id))
+    })
 }
 
 /// Digest of the parameters, to tell a repeated request from another one with the same token.

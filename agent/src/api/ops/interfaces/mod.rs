@@ -4,7 +4,7 @@ mod addresses;
 mod view;
 
 use super::network::{Wanted, address, find, list, refuse};
-use crate::api::actions::{Action, action};
+use crate::api::actions::{Action, action, action_without};
 use crate::api::shapes::common::{AttributeBooleanValue, AttributeValue, Done};
 use crate::api::shapes::interfaces::*;
 use crate::api::{ApiError, Call, tagging};
@@ -17,15 +17,52 @@ use crate::cloud::{Cloud, Region};
 /// The actions of this module.
 pub(super) fn actions() -> Vec<Action> {
     vec![
-        action("CreateNetworkInterface", create),
+        action_without(
+            "CreateNetworkInterface",
+            create,
+            &[
+                "ConnectionTrackingSpecification",
+                "EnablePrimaryIpv6",
+                "Ipv4Prefix",
+                "Ipv4PrefixCount",
+                "Ipv6Prefix",
+                "Ipv6PrefixCount",
+                "Operator",
+            ],
+        ),
         action("DeleteNetworkInterface", delete),
-        action("DescribeNetworkInterfaces", describe),
-        action("AttachNetworkInterface", attach),
+        action_without(
+            "DescribeNetworkInterfaces",
+            describe,
+            &["IncludeManagedResources"],
+        ),
+        action_without(
+            "AttachNetworkInterface",
+            attach,
+            &["EnaQueueCount", "EnaSrdSpecification"],
+        ),
         action("DetachNetworkInterface", detach),
         action("DescribeNetworkInterfaceAttribute", describe_attribute),
-        action("ModifyNetworkInterfaceAttribute", modify_attribute),
-        action("AssignPrivateIpAddresses", addresses::assign),
-        action("UnassignPrivateIpAddresses", addresses::unassign),
+        action_without(
+            "ModifyNetworkInterfaceAttribute",
+            modify_attribute,
+            &[
+                "AssociatedSubnetId",
+                "ConnectionTrackingSpecification",
+                "EnaSrdSpecification",
+                "EnablePrimaryIpv6",
+            ],
+        ),
+        action_without(
+            "AssignPrivateIpAddresses",
+            addresses::assign,
+            &["Ipv4Prefix", "Ipv4PrefixCount"],
+        ),
+        action_without(
+            "UnassignPrivateIpAddresses",
+            addresses::unassign,
+            &["Ipv4Prefix"],
+        ),
     ]
 }
 
@@ -171,6 +208,13 @@ fn attach(
             "networkCardIndex",
             &card.to_string(),
             "The instance type has one network card.",
+        ));
+    }
+    if request.device_index < 1 {
+        return Err(ApiError::value(
+            "deviceIndex",
+            &request.device_index.to_string(),
+            "Index 0 is the primary interface; a number from 1 is expected.",
         ));
     }
     let (id, instance) = (&request.network_interface_id, &request.instance_id);

@@ -1,5 +1,6 @@
 //! Rules of security groups: authorize, revoke, describe.
 
+mod modify;
 mod permissions;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub(super) fn actions() -> Vec<Action> {
         action("RevokeSecurityGroupIngress", revoke_ingress),
         action("RevokeSecurityGroupEgress", revoke_egress),
         action("DescribeSecurityGroupRules", describe),
+        action("ModifySecurityGroupRules", modify::modify),
         action(
             "UpdateSecurityGroupRuleDescriptionsIngress",
             |cloud, call, request| describe_anew(cloud, call, request, false),
@@ -114,10 +116,7 @@ fn authorize(
                 ));
             }
             if have.iter().any(|rule| is(rule, one)) {
-                return Err(ApiError::new(
-                    "InvalidPermission.Duplicate",
-                    format!("the specified rule \"{}\" already exists", words(one)),
-                ));
+                return Err(duplicate(one));
             }
         }
         if have.len() + said.len() > MOST {
@@ -146,6 +145,14 @@ fn authorize(
             security_group_rules: answer,
         })
     })
+}
+
+/// The group has this rule.
+fn duplicate(said: &Said) -> ApiError {
+    ApiError::new(
+        "InvalidPermission.Duplicate",
+        format!("the specified rule \"{}\" already exists", words(said)),
+    )
 }
 
 fn same(a: &Said, b: &Said) -> bool {

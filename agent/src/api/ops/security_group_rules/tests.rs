@@ -175,3 +175,27 @@ fn descriptions_can_be_changed() {
     );
     assert_eq!(talk.no(&other), "InvalidSecurityGroupRuleId.NotFound");
 }
+
+#[test]
+fn a_modified_rule_keeps_its_id() {
+    let talk = Talk::new();
+    let id = group(&talk, "web");
+    let allow = format!("AuthorizeSecurityGroupIngress GroupId={id}");
+    let rule = talk.get(&format!("{allow} {SSH}"), "securityGroupRuleId");
+    let modify = |port: u16| {
+        let at = "SecurityGroupRule.1.SecurityGroupRule";
+        format!(
+            "ModifySecurityGroupRules GroupId={id} SecurityGroupRule.1.SecurityGroupRuleId={rule} {at}.IpProtocol=tcp {at}.FromPort={port} {at}.ToPort={port} {at}.CidrIpv4=0.0.0.0/0"
+        )
+    };
+    talk.say(&modify(2222)).unwrap();
+    let show = format!("DescribeSecurityGroupRules SecurityGroupRuleId.1={rule}");
+    assert_eq!(talk.get(&show, "fromPort"), "2222");
+    talk.say(&format!("{allow} {SSH}")).unwrap();
+    assert_eq!(talk.no(&modify(22)), "InvalidPermission.Duplicate");
+    let two = format!(
+        "{} SecurityGroupRule.1.SecurityGroupRule.CidrIpv6=::/0",
+        modify(80)
+    );
+    assert_eq!(talk.no(&two), "InvalidParameterCombination");
+}
