@@ -102,6 +102,12 @@ impl Cumulet {
         }
     }
 
+    /// The state folder.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// The folder of an instance.
     #[must_use]
     pub fn instance(&self, id: &str) -> PathBuf {

@@ -139,6 +139,8 @@ fn a_real_machine_lives_as_the_api_says() {
     assert!(!cumulet.instance(&id).exists());
     let left = serve.call("DescribeVolumes", &[]).unwrap();
     assert_eq!(text(&left, "status"), "available");
+    let kept = cumulet.home().join("volumes").join(text(&left, "volumeId"));
+    assert!(kept.is_dir(), "{left}");
 }
 
 fn metadata(guest: &mut Guest, path: &str) -> String {

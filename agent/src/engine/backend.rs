@@ -132,8 +132,12 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// Reboots it. Done when the guest's vCPUs run again.
     fn reboot(self: Arc<Self>, id: String) -> BoxFuture<'static, Result<(), Failure>>;
 
-    /// Ends it and deletes everything of it. Done when it is gone.
-    fn terminate(self: Arc<Self>, id: String) -> BoxFuture<'static, Result<(), Failure>>;
+    /// Ends it and deletes everything of it but these volumes. Done when it is gone.
+    fn terminate(
+        self: Arc<Self>,
+        id: String,
+        keep: Vec<String>,
+    ) -> BoxFuture<'static, Result<(), Failure>>;
 
     /// Tells a running machine what has changed in its record: tags, metadata options, groups, addresses.
     fn update(self: Arc<Self>, machine: Machine) -> BoxFuture<'static, Result<(), Failure>>;

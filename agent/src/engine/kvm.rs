@@ -195,13 +195,28 @@ impl Backend for Kvm {
         })
     }
 
-    fn terminate(self: Arc<Self>, id: String) -> BoxFuture<'static, Result<(), Failure>> {
+    fn terminate(
+        self: Arc<Self>,
+        id: String,
+        keep: Vec<String>,
+    ) -> BoxFuture<'static, Result<(), Failure>> {
         self.blocking(move |home| {
             let dir = home.instance(&id)?;
             if runs(&dir)? {
-                end(&dir, &Request::Terminate)?;
+                // Told to terminate, the supervisor would delete all volumes.
+                let request = match keep.as_slice() {
+                    [] => Request::Terminate,
+                    _ => Request::Stop { timeout_ms: 0 },
+                };
+                end(&dir, &request)?;
             }
-            // What a supervisor that was killed in the middle has left.
+            for volume in &keep {
+                if let Some(kept) = home.keep_volume(&dir, volume)? {
+                    store(home)?
+                        .volume_moved(&kept)
+                        .context(|| format!("cannot keep {volume}"))?;
+                }
+            }
             home.remove(&dir)
         })
     }

@@ -117,7 +117,11 @@ impl Backend for Simulated {
         step().boxed()
     }
 
-    fn terminate(self: Arc<Self>, _id: String) -> BoxFuture<'static, Result<(), Failure>> {
+    fn terminate(
+        self: Arc<Self>,
+        _id: String,
+        _keep: Vec<String>,
+    ) -> BoxFuture<'static, Result<(), Failure>> {
         step().boxed()
     }
 

@@ -90,7 +90,7 @@ impl Worker {
             State::Running => self.watch(&instance).await?,
             State::Stopping => self.stop(&instance).await?,
             State::Stopped => self.notify.notified().await,
-            State::ShuttingDown => self.terminate().await?,
+            State::ShuttingDown => self.terminate(&instance).await?,
             State::Terminated => return Ok(false),
         }
         Ok(true)
@@ -230,8 +230,13 @@ impl Worker {
         .await
     }
 
-    async fn terminate(&self) -> Result<(), ApiError> {
-        if let Err(failure) = Arc::clone(&self.backend).terminate(self.id()).await {
+    async fn terminate(&self, instance: &Instance) -> Result<(), ApiError> {
+        let devices = instance.devices.iter();
+        let keep = devices
+            .filter(|device| !device.delete_on_termination)
+            .map(|device| device.volume_id.clone())
+            .collect();
+        if let Err(failure) = Arc::clone(&self.backend).terminate(self.id(), keep).await {
             tracing::warn!(instance = self.wake.instance, %failure, "not terminated");
             tokio::time::sleep(PAUSE).await;
             return Ok(());

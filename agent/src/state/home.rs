@@ -81,6 +81,35 @@ impl Home {
         self.root.join("imds")
     }
 
+    /// Volumes that belong to no instance.
+    #[must_use]
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
+    /// Takes a volume out of an instance's folder, so that it outlives the instance. Gives where it is now, also when it was
+    /// there already; none when it was never made.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    pub fn keep_volume(&self, instance: &InstanceDir, volume: &str) -> Result<Option<PathBuf>> {
+        let folder = self.volumes();
+        let doing = || format!("cannot keep the volume {volume} of {}", instance.id());
+        if !ids::is("vol", volume) {
+            return Err(Error::internal(doing()));
+        }
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .context(doing)?;
+        let kept = folder.join(volume);
+        match fs::rename(instance.file(volume), &kept) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context(doing),
+            _ => Ok(kept.is_dir().then_some(kept)),
+        }
+    }
+
     fn instances(&self) -> PathBuf {
         self.root.join("instances")
     }

@@ -160,6 +160,23 @@ impl AmiStore {
         }
     }
 
+    /// Notes that a volume over one of the AMIs lies in another folder now. To be called after it was moved there; may be
+    /// called again, and for a volume that stands on no AMI.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`]; the system's own, and the volume's when it cannot be read.
+    pub fn volume_moved(&self, dir: &Path) -> Result<(), StoreError> {
+        let spec = Volume::describe(dir)?;
+        let Some(parent) = spec.parent else {
+            return Ok(());
+        };
+        let _lock = lock::take(&self.dir, self.patience)?;
+        let folder = std::path::absolute(dir).map_err(StoreError::io("find", dir))?;
+        let user = self.user_file(&parent.id, &spec.id);
+        fs::write(&user, folder.as_os_str().as_encoded_bytes())
+            .map_err(StoreError::io("write", &user))
+    }
+
     /// Removes an AMI.
     ///
     /// # Errors

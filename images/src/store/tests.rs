@@ -179,6 +179,24 @@ fn a_volume_keeps_its_ami() {
 }
 
 #[test]
+fn a_volume_that_was_moved_keeps_its_ami_too() {
+    let tmp = TempDir::new().unwrap();
+    let store = store(tmp.path());
+    let ami = import(&store, &image(tmp.path())).unwrap();
+    let (dir, moved) = (tmp.path().join("vol-1"), tmp.path().join("moved"));
+    store.create_volume(&ami, &dir, "vol-1", None).unwrap();
+    fs::rename(&dir, &moved).unwrap();
+    store.volume_moved(&moved).unwrap();
+    let error = store.delete(&ami.id).unwrap_err();
+    assert!(
+        matches!(&error, StoreError::InUse { path, .. } if *path == moved),
+        "{error}"
+    );
+    Volume::remove(&moved).unwrap();
+    store.delete(&ami.id).unwrap();
+}
+
+#[test]
 fn bad_images_are_refused_in_words() {
     let tmp = TempDir::new().unwrap();
     let raw = image(tmp.path());

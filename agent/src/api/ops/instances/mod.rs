@@ -8,6 +8,7 @@ mod console;
 mod describe;
 mod lifecycle;
 mod options;
+mod plan;
 mod run;
 mod status;
 mod view;
