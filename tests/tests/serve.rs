@@ -207,6 +207,22 @@ fn machines_outlive_the_agent_and_their_ends_are_seen() {
     drop(guest);
     assert!(!cumulet.instance(&id).exists());
 
+    // What the command line does is seen, too.
+    let other = run(&serve, &ami, &[]);
+    serve.until(&other, "running");
+    cumulet.run(&["stop", "--force", &other]);
+    let stopped = serve.until(&other, "stopped");
+    assert!(
+        stopped.contains("<code>Client.UserInitiatedShutdown</code>"),
+        "{stopped}"
+    );
+    serve
+        .call("StartInstances", &[("InstanceId.1", &other)])
+        .unwrap();
+    serve.until(&other, "running");
+    cumulet.run(&["terminate", &other]);
+    serve.until(&other, "terminated");
+
     // Only one agent serves a state folder.
     let second = cumulet.try_run(&["serve", "--listen", "127.0.0.1:0"]);
     assert_eq!(second.status.code(), Some(4));

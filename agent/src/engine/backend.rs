@@ -82,6 +82,10 @@ pub struct Failure {
 pub enum End {
     /// The guest powered itself off.
     Guest,
+    /// It was stopped by the command line.
+    User,
+    /// It was terminated by the command line.
+    Gone,
     /// It was killed or broke.
     Failed(String),
 }

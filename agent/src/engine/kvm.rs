@@ -273,21 +273,21 @@ fn look(dir: &InstanceDir) -> Result<Option<End>> {
     if dir.holder()?.is_some() {
         return Ok(None);
     }
-    let gone = || End::Failed("its machine is gone".to_owned());
     Ok(match dir.look()? {
         Some(Listed::Good {
             holder: Some(_), ..
         }) => None,
         Some(Listed::Good { record, .. }) => Some(match &record.state_reason {
             Some(reason) if reason.code == "Client.InstanceInitiatedShutdown" => End::Guest,
+            Some(reason) if reason.code == "Client.UserInitiatedShutdown" => End::User,
             Some(reason) => {
                 let message = reason.message.strip_prefix("Server.InternalError: ");
                 End::Failed(message.unwrap_or(&reason.message).to_owned())
             }
-            None => gone(),
+            None => End::Failed("its machine is gone".to_owned()),
         }),
         Some(Listed::Damaged { error, .. }) => Some(End::Failed(error.to_string())),
-        None => Some(gone()),
+        None => Some(End::Gone),
     })
 }
 

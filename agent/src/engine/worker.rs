@@ -181,6 +181,12 @@ impl Worker {
                 }
             }
             End::Guest => records::stopped(region, id, Some(StateReason::guest()), ""),
+            End::User => records::stopped(region, id, Some(StateReason::user()), ""),
+            End::Gone => {
+                if let Some(instance) = region.instances.edit(id) {
+                    instance.enter(State::ShuttingDown, Some(StateReason::user()), "");
+                }
+            }
             End::Failed(why) => {
                 let words = format!("Server.InternalError: {why}");
                 records::stopped(region, id, Some(StateReason::internal(&why)), &words);
