@@ -36,6 +36,7 @@ struct Served {
 impl Served {
     fn start(home: &Path, more: &[&str]) -> Self {
         let mut args = vec!["--output", "json", "serve", "--listen", "127.0.0.1:0"];
+        args.extend(["--backend", "simulated"]);
         args.extend(more);
         let mut child = cumulet(home, &args).spawn().unwrap();
         let mut line = String::new();
@@ -89,8 +90,6 @@ fn it_serves_tells_how_and_ends() {
         "MORE:secret:000000000008",
         "--region",
         "eu-west-1",
-        "--backend",
-        "simulated",
     ];
     let served = Served::start(&home, &more);
     let (id, secret) = (
@@ -154,7 +153,10 @@ fn a_taken_port_is_told_with_the_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let refused = run(folder.path(), &["serve", "--listen", &address]);
+    let refused = run(
+        folder.path(),
+        &["serve", "--backend", "simulated", "--listen", &address],
+    );
     let text = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(5));
     assert!(

@@ -157,8 +157,13 @@ fn killed_supervisor() {
     let world = World::new();
     let id = world.launch("", &["--scratch", "64M"]);
     let vmm = world.vmm(&id);
-    kill(world.supervisor(&id));
+    let supervisor = world.supervisor(&id);
+    kill(supervisor);
     until("the VMM to die with it", || (!alive(vmm)).then_some(()));
+    // The VMM dies with one thread of it, and the lock is free when all of them are gone.
+    until("the supervisor to end", || {
+        (!alive(supervisor)).then_some(())
+    });
     let record = world.describe(&id);
     assert_eq!(record["State"]["Name"], "stopped");
     assert_eq!(record["StateReason"]["Code"], "Server.InternalError");

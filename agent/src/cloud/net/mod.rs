@@ -25,7 +25,7 @@ pub use lookup::{
 };
 pub use names::{private_dns_name, private_domain, public_dns_name, zone_id, zone_prefix};
 pub use public::{
-    assign_public, elastic_of, free_public_address, has_way_out, leave_address, public_address_of,
+    assign_public, elastic_of, free_public_address, leave_address, public_address_of,
     release_public,
 };
 pub use state::*;

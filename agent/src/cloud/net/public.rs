@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 
 use rand::Rng;
 
-use super::{RouteTarget, Subnet, route_table_of};
 use crate::api::ApiError;
 use crate::cloud::Region;
 
@@ -94,19 +93,6 @@ pub fn free_public_address(region: &Region) -> Result<Ipv4Addr, ApiError> {
                 "Insufficient capacity to allocate the address.",
             )
         })
-}
-
-/// Whether packets from a subnet can leave its VPC: its table has a default route to an attached internet gateway.
-#[must_use]
-pub fn has_way_out(region: &Region, subnet: &Subnet) -> bool {
-    let Some(table) = route_table_of(region, subnet) else {
-        return false;
-    };
-    table.routes.iter().any(|route| {
-        route.destination.prefix_len() == 0
-            && matches!(&route.target, RouteTarget::Gateway(id)
-                if region.internet_gateways.get(id).is_some_and(|gateway| gateway.vpc_id.as_deref() == Some(&subnet.vpc_id)))
-    })
 }
 
 /// Auto-assigns a public address at launch or start: when `wanted`, or when nothing is said and the subnet maps public
