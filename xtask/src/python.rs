@@ -11,12 +11,17 @@ pub(crate) fn scripts() -> Result<PathBuf> {
     Ok(workspace::root()?.join("tests/api"))
 }
 
-/// The interpreter of an environment with everything in `tests/api/python/requirements.txt`.
+/// The interpreter of the API tests' environment.
+pub(crate) fn interpreter() -> Result<PathBuf> {
+    environment("python/requirements.txt")
+}
+
+/// The interpreter of an environment with everything in this list under `tests/api`.
 ///
 /// Programs of the environment are to be run as modules (`python -m awscli`): their start lines name the folder that it
 /// was made in, which is not the one it ends up in.
-pub(crate) fn interpreter() -> Result<PathBuf> {
-    let list = scripts()?.join("python/requirements.txt");
+pub(crate) fn environment(list: &str) -> Result<PathBuf> {
+    let list = scripts()?.join(list);
     let requirements =
         fs::read(&list).with_context(|| format!("cannot read {}", list.display()))?;
     setup::ensure_program("python3", &["python3", "python3-venv"])?;
@@ -30,7 +35,7 @@ pub(crate) fn interpreter() -> Result<PathBuf> {
 }
 
 fn make(folder: &Path, list: &Path) -> Result<()> {
-    eprintln!("xtask: making the Python environment of the API's tests");
+    eprintln!("xtask: making a Python environment");
     sh::output(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
     // What is listed and nothing else, so that the key says all.
     sh::output(

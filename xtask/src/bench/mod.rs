@@ -12,6 +12,7 @@ mod probe;
 mod table;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -34,6 +35,8 @@ pub(crate) enum BenchTask {
     Net(Common),
     /// `cumulet run` of an AMI of 1 GiB and of one of 20 GiB: time and disk space.
     Launch(Common),
+    /// DescribeInstances of 1,000 simulated instances, by ours and by moto_server, on this machine.
+    Api,
 }
 
 /// What all benchmarks take.
@@ -80,6 +83,7 @@ pub(crate) fn run(task: &BenchTask) -> Result<()> {
         BenchTask::Block(common) => run_inside(common, "block"),
         BenchTask::Net(common) => run_inside(common, "net"),
         BenchTask::Launch(common) => run_inside(common, "launch"),
+        BenchTask::Api => api(),
     }
 }
 
@@ -106,6 +110,15 @@ pub(crate) fn run_inner(task: &InnerTask) -> Result<()> {
     std::fs::remove_dir_all(&dir)?;
     println!("{table}");
     Ok(())
+}
+
+/// Needs no KVM: both servers only keep records.
+fn api() -> Result<()> {
+    workspace::build_packages("release", &["cumulet-agent"])?;
+    let python = crate::python::environment("bench/requirements.txt")?;
+    let script = crate::python::scripts()?.join("bench/describe.py");
+    let program = workspace::target()?.join("release/cumulet");
+    crate::sh::run(Command::new(python).arg(script).arg(program))
 }
 
 fn tempdir() -> Result<PathBuf> {
