@@ -93,6 +93,19 @@ impl Cloud {
         self.backend()?.check_type(kind)
     }
 
+    /// Whether an instance can have a second network interface: a real machine has one for now.
+    ///
+    /// # Errors
+    /// `UnsupportedOperation`.
+    pub fn check_attach(&self) -> Result<(), ApiError> {
+        match self.machines.backend.get() {
+            Some(backend) if backend.notice().is_none() => Err(ApiError::unsupported(
+                "cumulet gives an instance one network interface for now",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// How many of `min` to `max` instances of this type fit beside those that run.
     ///
     /// # Errors

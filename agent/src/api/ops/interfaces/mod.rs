@@ -217,6 +217,7 @@ fn attach(
             "Index 0 is the primary interface; a number from 1 is expected.",
         ));
     }
+    cloud.check_attach()?;
     let (id, instance) = (&request.network_interface_id, &request.instance_id);
     cloud.change(&call.region, |region| {
         let interface: &NetworkInterface = find(region, id)?;
