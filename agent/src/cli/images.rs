@@ -10,7 +10,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::ids;
 use crate::size::Size;
 use crate::state::Home;
-use crate::types::{Architecture, InstanceType};
+use crate::types::{InstanceType, architecture_of};
 
 /// `cumulet images …`.
 pub(super) fn images(home: &Home, output: Output, command: ImagesCommand) -> Result<u8> {
@@ -93,17 +93,9 @@ fn instance_of(volume: &std::path::Path) -> Option<&str> {
     ids::is("i", id).then_some(id)
 }
 
-/// EC2's word for an AMI's architecture; an AMI without a kernel counts as the host's.
-pub(super) fn architecture(ami: &Ami) -> String {
-    ami.architecture.as_ref().map_or_else(
-        || Architecture::host().name().to_owned(),
-        ToString::to_string,
-    )
-}
-
 /// Whether this type can run this AMI.
 pub(super) fn check_architecture(ami: &Ami, kind: &InstanceType) -> Result<()> {
-    let needs = architecture(ami);
+    let needs = architecture_of(ami);
     if needs == kind.architecture.name() {
         return Ok(());
     }
@@ -123,7 +115,7 @@ fn shape(store: &AmiStore, ami: &Ami) -> Value {
         "ImageId": ami.id,
         "Name": ami.name,
         "Description": ami.description,
-        "Architecture": architecture(ami),
+        "Architecture": architecture_of(ami),
         "CreationDate": ami.creation_date,
         "State": "available",
         "RootDeviceName": ami.root_device_name,
@@ -158,7 +150,7 @@ fn list(store: &AmiStore, output: Output) -> Result<u8> {
                 vec![
                     ami.id.clone(),
                     ami.name.clone(),
-                    architecture(ami),
+                    architecture_of(ami),
                     Size(ami.size).to_string(),
                     Size(ami.used_bytes).to_string(),
                     ami.os.clone().unwrap_or_else(|| "-".to_owned()),

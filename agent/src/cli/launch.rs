@@ -88,7 +88,7 @@ pub(super) fn plan(home: &Home, output: Output, args: &RunArgs) -> Result<Plan> 
         image: image.as_ref().map(|image| ImageRef {
             id: image.id.clone(),
             name: image.name.clone(),
-            architecture: images::architecture(image),
+            architecture: types::architecture_of(image),
         }),
         hardware: Hardware {
             instance_type: kind.name,

@@ -145,7 +145,7 @@ pub(super) fn command(home: &Home, output: Output, args: &ServeArgs) -> Result<u
 fn start_engine(home: &Home, cloud: &Arc<Cloud>, backend: Backend) -> Result<()> {
     let backend: Arc<dyn engine::Backend> = match backend {
         Backend::Kvm => Arc::new(engine::Kvm::new(home.clone())),
-        Backend::Simulated => Arc::new(engine::Simulated::new(home.clone())),
+        Backend::Simulated => Arc::new(engine::Simulated),
     };
     let engine = Engine::new(Arc::clone(cloud), backend)
         .context(|| "cannot start what makes instances live")?;

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Cloud, Region};
 use crate::api::ApiError;
-use crate::engine::{Backend, Image, Wake};
+use crate::engine::{Backend, Wake};
 use crate::state::record::State;
 use crate::types::{self, InstanceType};
 
@@ -61,14 +61,6 @@ impl Cloud {
     pub fn builtin_images(&self) -> Vec<Ami> {
         let backend = self.machines.backend.get();
         backend.map_or_else(Vec::new, |backend| backend.builtin())
-    }
-
-    /// An AMI that can be launched.
-    ///
-    /// # Errors
-    /// `InvalidAMIID.NotFound`.
-    pub fn image(&self, id: &str) -> Result<Image, ApiError> {
-        self.backend()?.image(id)
     }
 
     /// What the guest has said last.

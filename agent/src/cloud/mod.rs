@@ -34,6 +34,15 @@ pub struct Identity {
     pub endpoint: String,
 }
 
+impl Identity {
+    /// Names of the zones of a region: `us-east-1a`, …
+    #[must_use]
+    pub fn zones_of(&self, region: &str) -> Vec<String> {
+        let letters = self.zones.iter();
+        letters.map(|letter| format!("{region}{letter}")).collect()
+    }
+}
+
 impl Default for Identity {
     fn default() -> Self {
         Self {

@@ -10,21 +10,6 @@ use crate::api::ApiError;
 use crate::cloud::instance::Instance;
 use crate::types::InstanceType;
 
-/// An AMI, as far as a launch needs to know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Image {
-    /// `ami-…`.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// `x86_64` or `arm64`.
-    pub architecture: String,
-    /// `/dev/sda1`.
-    pub root_device: String,
-    /// Least size of a root volume, GiB.
-    pub size_gib: i32,
-}
-
 /// Everything a backend has to know of an instance to run it.
 #[derive(Debug, Clone)]
 pub struct Machine {
@@ -111,12 +96,6 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
 
     /// Memory that guests of this host may have together, MiB.
     fn memory_mib(&self) -> Option<u64>;
-
-    /// An AMI that can be launched.
-    ///
-    /// # Errors
-    /// `InvalidAMIID.NotFound`.
-    fn image(&self, id: &str) -> Result<Image, ApiError>;
 
     /// The last `limit` bytes that the guest has said.
     ///

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cumulet_images::store::{Ami, AmiStore, StoreError};
+use cumulet_images::store::{Ami, AmiStore};
 use cumulet_images::volume::{Volume, VolumeSpec};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use time::OffsetDateTime;
 
-use super::{Backend, End, Failure, Image, Machine};
+use super::{Backend, End, Failure, Machine};
 use crate::api::ApiError;
 use crate::error::{Context, Error, Kind, Result};
 use crate::ids;
@@ -26,7 +26,7 @@ use crate::state::record::{
 use crate::state::{Held, Home, InstanceDir, Listed};
 use crate::supervise::protocol::{Report, Request};
 use crate::supervise::{self, Launched};
-use crate::types::{self, Architecture, InstanceType, MAX_VCPUS};
+use crate::types::{self, InstanceType, MAX_VCPUS};
 
 /// How long the guest may take to shut down before its power is cut. EC2's own limit is of this order.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -88,43 +88,6 @@ fn store(home: &Home) -> Result<AmiStore> {
     AmiStore::open(&home.amis()).context(|| "cannot open the AMI store")
 }
 
-fn architecture(ami: &Ami) -> String {
-    ami.architecture.as_ref().map_or_else(
-        || Architecture::host().name().to_owned(),
-        ToString::to_string,
-    )
-}
-
-/// An AMI of this state folder.
-///
-/// # Errors
-/// `InvalidAMIID.NotFound`, and `InvalidAMIID.Unavailable` for one that cannot boot.
-pub fn image(home: &Home, id: &str) -> Result<Image, ApiError> {
-    let ami = match store(home)?.find(id) {
-        Ok(ami) if ami.id == id => ami,
-        Ok(_) | Err(StoreError::Unknown(_)) => {
-            return Err(ApiError::new(
-                "InvalidAMIID.NotFound",
-                format!("The image id '[{id}]' does not exist"),
-            ));
-        }
-        Err(error) => return Err(ApiError::internal(format!("the AMI store: {error}"))),
-    };
-    if ami.boot.is_none() {
-        return Err(ApiError::new(
-            "InvalidAMIID.Unavailable",
-            format!("The image id '[{id}]' is no longer available: no kernel was found in it"),
-        ));
-    }
-    Ok(Image {
-        architecture: architecture(&ami),
-        size_gib: i32::try_from(ami.size.div_ceil(GIB)).unwrap_or(i32::MAX),
-        root_device: ami.root_device_name,
-        id: ami.id,
-        name: ami.name,
-    })
-}
-
 impl Backend for Kvm {
     fn notice(&self) -> Option<&'static str> {
         None
@@ -148,10 +111,6 @@ impl Backend for Kvm {
         let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
         let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
         Some(kib / 1024)
-    }
-
-    fn image(&self, id: &str) -> Result<Image, ApiError> {
-        image(&self.home, id)
     }
 
     fn console(&self, id: &str, limit: usize) -> Result<Vec<u8>, ApiError> {
@@ -506,7 +465,7 @@ fn record(machine: &Machine, ami: &Ami) -> Result<Record> {
         image: Some(ImageRef {
             id: ami.id.clone(),
             name: ami.name.clone(),
-            architecture: architecture(ami),
+            architecture: types::architecture_of(ami),
         }),
         hardware: hardware(&machine.kind)?,
         system_uuid: ids::system_uuid(),

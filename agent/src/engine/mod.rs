@@ -10,7 +10,7 @@ pub mod records;
 mod simulated;
 mod worker;
 
-pub use backend::{Backend, End, Failure, Image, Machine};
+pub use backend::{Backend, End, Failure, Machine};
 pub use kvm::Kvm;
 pub use simulated::{BUILTIN, Simulated};
 

@@ -7,9 +7,8 @@ use cumulet_images::store::Ami;
 use futures::FutureExt as _;
 use futures::future::{self, BoxFuture};
 
-use super::{Backend, End, Failure, Image, Machine};
+use super::{Backend, End, Failure, Machine};
 use crate::api::ApiError;
-use crate::state::Home;
 use crate::types::InstanceType;
 
 /// How long each transition takes.
@@ -34,17 +33,7 @@ const CONSOLE: &str = "cumulet: this instance is simulated (`cumulet serve --bac
 
 /// Machines in name only.
 #[derive(Debug)]
-pub struct Simulated {
-    home: Home,
-}
-
-impl Simulated {
-    /// AMIs of this state folder can be launched, beside the built-in ones.
-    #[must_use]
-    pub fn new(home: Home) -> Self {
-        Self { home }
-    }
-}
+pub struct Simulated;
 
 async fn step() -> Result<(), Failure> {
     tokio::time::sleep(STEP).await;
@@ -82,19 +71,6 @@ impl Backend for Simulated {
 
     fn memory_mib(&self) -> Option<u64> {
         None
-    }
-
-    fn image(&self, id: &str) -> Result<Image, ApiError> {
-        if let Some((id, name, architecture)) = BUILTIN.iter().find(|(known, ..)| *known == id) {
-            return Ok(Image {
-                id: (*id).to_owned(),
-                name: (*name).to_owned(),
-                architecture: (*architecture).to_owned(),
-                root_device: "/dev/xvda".to_owned(),
-                size_gib: i32::from(SIZE_GIB),
-            });
-        }
-        super::kvm::image(&self.home, id)
     }
 
     fn console(&self, _id: &str, limit: usize) -> Result<Vec<u8>, ApiError> {

@@ -26,9 +26,10 @@ impl World {
     }
 
     fn in_folder(folder: TempDir) -> Self {
-        let cloud = Arc::new(Cloud::open(folder.path(), Identity::default()).unwrap());
         let home = Home::open(Some(folder.path())).unwrap();
-        let engine = Engine::new(Arc::clone(&cloud), Arc::new(Simulated::new(home))).unwrap();
+        let cloud = Cloud::open(folder.path(), Identity::default()).unwrap();
+        let cloud = Arc::new(cloud.with_home(home));
+        let engine = Engine::new(Arc::clone(&cloud), Arc::new(Simulated)).unwrap();
         tokio::spawn(engine.run());
         Self {
             cloud,

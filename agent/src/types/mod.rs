@@ -6,6 +6,8 @@
 mod data;
 mod details;
 
+use cumulet_images::store::Ami;
+
 use data::{FAMILIES, Family, Sizes};
 pub use details::{Details, Disk, DiskMedium, EbsLimits, Interfaces, Link, details};
 
@@ -52,6 +54,15 @@ pub struct InstanceType {
     pub vcpus: u16,
     /// Guest RAM in MiB.
     pub memory_mib: u64,
+}
+
+/// EC2's word for what an AMI is built for; one without a kernel counts as the host's.
+#[must_use]
+pub fn architecture_of(ami: &Ami) -> String {
+    ami.architecture.as_ref().map_or_else(
+        || Architecture::host().name().to_owned(),
+        ToString::to_string,
+    )
 }
 
 /// The type when none is asked for.

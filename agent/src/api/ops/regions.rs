@@ -168,15 +168,14 @@ fn wanted(names: &[String], name: &str) -> bool {
 
 /// The zones of a region, as the account sees them.
 fn zones(cloud: &Cloud, region: &str) -> Vec<AvailabilityZone> {
-    let prefix = net::zone_prefix(region);
-    let letters = cloud.identity().zones.iter().zip(1_u32..);
-    letters
-        .map(|(letter, number)| AvailabilityZone {
+    let zones = cloud.identity().zones_of(region).into_iter();
+    zones
+        .map(|zone| AvailabilityZone {
             opt_in_status: "opt-in-not-required".to_owned(),
             messages: Vec::new(),
             region_name: region.to_owned(),
-            zone_name: format!("{region}{letter}"),
-            zone_id: format!("{prefix}-az{number}"),
+            zone_id: net::zone_id(region, &zone),
+            zone_name: zone,
             group_name: format!("{region}-zg-1"),
             network_border_group: region.to_owned(),
             zone_type: "availability-zone".to_owned(),

@@ -40,10 +40,7 @@ pub(super) fn actions() -> Vec<Action> {
 
 /// The zone that a request names by name or id, or the first one.
 fn zone(cloud: &Cloud, call: &Call, request: &CreateSubnetRequest) -> Result<String, ApiError> {
-    let letters = cloud.identity().zones.iter();
-    let zones: Vec<String> = letters
-        .map(|letter| format!("{}{letter}", call.region))
-        .collect();
+    let zones = cloud.identity().zones_of(&call.region);
     let found = match (&request.availability_zone, &request.availability_zone_id) {
         (Some(_), Some(_)) => {
             return Err(ApiError::combination(

@@ -101,7 +101,7 @@ fn describe_instance_type_offerings(
     let location_type = request.location_type.as_deref().unwrap_or("region");
     let locations: Vec<String> = match location_type {
         "region" => vec![call.region.clone()],
-        "availability-zone" => zones(cloud, &call.region),
+        "availability-zone" => cloud.identity().zones_of(&call.region),
         "availability-zone-id" => zone_ids(cloud, &call.region),
         // There are no Outposts.
         "outpost" => Vec::new(),
@@ -147,13 +147,8 @@ fn check_names(filters: &Filters<'_>, names: &[&str]) -> Result<(), ApiError> {
     filters.pass(&Tags::new(), known).map(drop)
 }
 
-fn zones(cloud: &Cloud, region: &str) -> Vec<String> {
-    let letters = cloud.identity().zones.iter();
-    letters.map(|letter| format!("{region}{letter}")).collect()
-}
-
 fn zone_ids(cloud: &Cloud, region: &str) -> Vec<String> {
-    let zones = zones(cloud, region);
+    let zones = cloud.identity().zones_of(region);
     zones.iter().map(|zone| zone_id(region, zone)).collect()
 }
 

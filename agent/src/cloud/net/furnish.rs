@@ -66,8 +66,8 @@ pub fn furnish_default_vpc(region: &mut Region, identity: &Identity, options: &s
     region.internet_gateways.insert(gateway);
     // 172.31.0.0/20, 172.31.16.0/20, …: there are sixteen.
     let blocks = DEFAULT_VPC.subnets(DEFAULT_SUBNET_PREFIX);
-    for (zone, block) in identity.zones.iter().zip(blocks.into_iter().flatten()) {
-        let zone = format!("{}{zone}", region.name);
+    let zones = identity.zones_of(&region.name);
+    for (zone, block) in zones.into_iter().zip(blocks.into_iter().flatten()) {
         region.subnets.insert(Subnet {
             default_for_az: true,
             map_public_ip_on_launch: true,

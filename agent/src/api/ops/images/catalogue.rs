@@ -8,7 +8,8 @@ use super::{ImageState, not_found, unavailable};
 use crate::api::{ApiError, Call};
 use crate::cloud::Cloud;
 use crate::ids;
-use crate::types::Architecture;
+use crate::size::GIB;
+use crate::types;
 
 /// An image as a region sees it.
 #[derive(Debug, Clone)]
@@ -30,13 +31,33 @@ impl Found {
         (!text.is_empty()).then(|| text.clone())
     }
 
-    /// EC2's word for its architecture; an AMI without a kernel counts as the host's.
+    /// EC2's word for its architecture.
     #[must_use]
     pub fn architecture(&self) -> String {
-        match &self.ami.architecture {
-            Some(architecture) => architecture.to_string(),
-            None => Architecture::host().name().to_owned(),
+        types::architecture_of(&self.ami)
+    }
+
+    /// Size of its disk, and so the least size of a root volume, GiB.
+    #[must_use]
+    pub fn size_gib(&self) -> i32 {
+        i32::try_from(self.ami.size.div_ceil(GIB)).unwrap_or(i32::MAX)
+    }
+
+    /// Whether an instance can boot from it. There is no disk behind a built-in one, and nothing to boot.
+    ///
+    /// # Errors
+    /// `InvalidAMIID.Unavailable`.
+    pub fn check_bootable(&self) -> Result<(), ApiError> {
+        if self.builtin || self.ami.boot.is_some() {
+            return Ok(());
         }
+        Err(ApiError::new(
+            "InvalidAMIID.Unavailable",
+            format!(
+                "The image id '[{}]' is no longer available: no kernel was found in it",
+                self.ami.id
+            ),
+        ))
     }
 }
 

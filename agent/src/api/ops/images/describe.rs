@@ -17,7 +17,6 @@ use crate::cloud::table::Tags;
 const FOREIGN_OWNERS: &[&str] = &["amazon", "aws-marketplace", "aws-backup-vault"];
 /// The account of Amazon's own images on EC2.
 const AMAZON: &str = "137112412989";
-const GIB: u64 = 1 << 30;
 
 pub(super) fn describe_images(
     cloud: &Cloud,
@@ -110,7 +109,7 @@ pub(super) fn devices(found: &Found) -> Vec<ImageBlockDevice> {
         device_name: found.ami.root_device_name.clone(),
         ebs: ImageEbs {
             delete_on_termination: true,
-            volume_size: i32::try_from(found.ami.size.div_ceil(GIB)).unwrap_or(i32::MAX),
+            volume_size: found.size_gib(),
             volume_type: "gp3".to_owned(),
             encrypted: false,
         },

@@ -8,12 +8,12 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::options;
 use super::run::{architecture_differs, check_user_data, instance_type, shutdown_behavior};
+use crate::api::ops::images::Found;
 use crate::api::shapes::instances::{BlockDeviceInput, InterfaceInput, RunInstancesRequest};
 use crate::api::{ApiError, tagging};
 use crate::cloud::instance::ShutdownBehavior;
 use crate::cloud::table::Tags;
 use crate::cloud::{Cloud, Identity, Region, net};
-use crate::engine::Image;
 use crate::state::record::MetadataOptions;
 use crate::types::{self, InstanceType};
 
@@ -23,7 +23,7 @@ const VOLUME_LIMIT: i32 = 65_536;
 const MADE: [&str; 3] = ["instance", "volume", "network-interface"];
 /// Everything that was checked and is the same for all instances of a call.
 pub(super) struct Plan {
-    pub(super) image: Image,
+    pub(super) image: Found,
     pub(super) kind: InstanceType,
     pub(super) key: Option<(String, String)>,
     pub(super) devices: Vec<Wanted>,
@@ -70,13 +70,15 @@ pub(super) fn plan(
     cloud: &Cloud,
     region: &Region,
     request: &RunInstancesRequest,
+    image: Found,
     digest: String,
 ) -> Result<Plan, ApiError> {
-    let image = cloud.image(request.image_id.as_deref().unwrap_or_default())?;
+    image.check_bootable()?;
     // EC2's own default, m1.small, has no hardware left there either.
     let kind = instance_type(request.instance_type.as_deref().unwrap_or(types::DEFAULT))?;
-    if kind.architecture.name() != image.architecture {
-        return Err(architecture_differs(&kind, &image.architecture));
+    let architecture = image.architecture();
+    if kind.architecture.name() != architecture {
+        return Err(architecture_differs(&kind, &architecture));
     }
     cloud.check_type(&kind)?;
     if let Some(text) = &request.user_data {
@@ -183,11 +185,12 @@ fn tenancy(request: &RunInstancesRequest) -> Result<String, ApiError> {
     }
 }
 
-fn devices(image: &Image, wanted: &[BlockDeviceInput]) -> Result<Vec<Wanted>, ApiError> {
+fn devices(image: &Found, wanted: &[BlockDeviceInput]) -> Result<Vec<Wanted>, ApiError> {
+    let (root_device, least) = (&image.ami.root_device_name, image.size_gib());
     let bad = |message: String| ApiError::new("InvalidBlockDeviceMapping", message);
     let mut devices = vec![Wanted {
-        device: image.root_device.clone(),
-        size: image.size_gib,
+        device: root_device.clone(),
+        size: least,
         volume_type: "gp3".to_owned(),
         iops: None,
         throughput: None,
@@ -198,7 +201,7 @@ fn devices(image: &Image, wanted: &[BlockDeviceInput]) -> Result<Vec<Wanted>, Ap
             ApiError::missing(&format!("BlockDeviceMapping.{}.DeviceName", number + 1))
         })?;
         if mapping.no_device.is_some() {
-            if name == image.root_device {
+            if name == *root_device {
                 return Err(bad("the root device cannot be left out".to_owned()));
             }
             continue;
@@ -219,19 +222,19 @@ fn devices(image: &Image, wanted: &[BlockDeviceInput]) -> Result<Vec<Wanted>, Ap
         if ebs.encrypted == Some(true) || ebs.kms_key_id.is_some() {
             return Err(ApiError::unsupported("cumulet cannot encrypt volumes yet"));
         }
-        let root = name == image.root_device;
+        let root = name == *root_device;
         let size = match ebs.volume_size {
-            None if root => image.size_gib,
+            None if root => least,
             None => {
                 return Err(ApiError::missing(&format!(
                     "BlockDeviceMapping.{}.Ebs.VolumeSize",
                     number + 1
                 )));
             }
-            Some(size) if root && size < image.size_gib => {
+            Some(size) if root && size < least => {
                 return Err(bad(format!(
                     "Volume of size {size}GB is smaller than snapshot '{}', expect size >= {}GB",
-                    image.id, image.size_gib
+                    image.ami.id, least
                 )));
             }
             Some(size) if (1..=VOLUME_LIMIT).contains(&size) => size,
@@ -418,15 +421,9 @@ fn zone(
     let Some(placement) = &request.placement else {
         return Ok(None);
     };
-    let zones = || {
-        cloud
-            .identity()
-            .zones
-            .iter()
-            .map(|letter| format!("{}{letter}", region.name))
-    };
+    let mut zones = cloud.identity().zones_of(&region.name).into_iter();
     if let Some(id) = &placement.availability_zone_id {
-        let found = zones().find(|zone| net::zone_id(&region.name, zone) == *id);
+        let found = zones.find(|zone| net::zone_id(&region.name, zone) == *id);
         return found.map(Some).ok_or_else(|| {
             ApiError::new(
                 "InvalidParameterValue",
@@ -437,7 +434,7 @@ fn zone(
     let Some(zone) = &placement.availability_zone else {
         return Ok(None);
     };
-    if zones().any(|known| known == *zone) {
+    if zones.any(|known| known == *zone) {
         return Ok(Some(zone.clone()));
     }
     Err(ApiError::new(

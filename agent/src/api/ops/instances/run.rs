@@ -48,13 +48,12 @@ pub(super) fn run_instances(
         .image_id
         .as_deref()
         .ok_or_else(|| ApiError::missing("ImageId"))?;
-    // Whether it is there for this caller; what it takes to boot it is asked for below.
-    images::usable(cloud, call, image_id)?;
+    let image = images::usable(cloud, call, image_id)?;
     cloud.change(&call.region, |region| {
         if let Some(found) = repeated(cloud, region, &request, &digest)? {
             return Ok(found);
         }
-        let plan = plan(cloud, region, &request, digest)?;
+        let plan = plan(cloud, region, &request, image, digest)?;
         let count = cloud.room_for(region, &plan.kind, min, max)?;
         if count > 1
             && plan
@@ -253,9 +252,9 @@ fn launch(
         reboots: 0,
         reboots_done: 0,
         launched: false,
-        image_id: plan.image.id.clone(),
-        architecture: plan.image.architecture.clone(),
-        root_device: plan.image.root_device.clone(),
+        image_id: plan.image.ami.id.clone(),
+        architecture: plan.image.architecture(),
+        root_device: plan.image.ami.root_device_name.clone(),
         instance_type: plan.kind.name.clone(),
         key_name: plan.key.as_ref().map(|(name, _)| name.clone()),
         public_key: plan.key.as_ref().map(|(_, key)| key.clone()),
