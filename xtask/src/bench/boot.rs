@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::guest::{TRIES, qemu};
+use super::guest::{again, qemu};
 use super::probe::{BootSample, boot_once};
 use super::table::{Table, median};
 
@@ -66,7 +66,8 @@ pub(super) fn measure(
         .collect();
     for round in 0..=rounds {
         for (contender, (_, samples)) in contenders.iter().zip(&mut results) {
-            let sample = sample(contender, hang)
+            let boot = || boot_once(&contender.argv, RAM_MIB, hang);
+            let sample = again(contender.name, boot)
                 .with_context(|| format!("{}, round {round}", contender.name))?;
             eprintln!(
                 "bench boot: round {round}, {}: KVM_RUN {:.1} ms, HELLO {:.0} ms",
@@ -80,20 +81,6 @@ pub(super) fn measure(
         }
     }
     Ok(results)
-}
-
-/// One boot; another one when the emulated host lost the guest.
-fn sample(contender: &Contender, hang: Duration) -> Result<BootSample> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match boot_once(&contender.argv, RAM_MIB, hang) {
-            Err(error) if tries < TRIES => {
-                eprintln!("{}: started again, because: {error}", contender.name);
-            }
-            result => return result,
-        }
-    }
 }
 
 /// The table that is shown, with ratios to QEMU microvm.

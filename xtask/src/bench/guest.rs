@@ -47,7 +47,21 @@ pub(super) struct Contender<'a> {
 type Prepare<'a> = dyn Fn(&mut Guest) -> Result<()> + 'a;
 
 /// Guests lost in a row after which a contender is given up.
-pub(super) const TRIES: u32 = 4;
+const TRIES: u32 = 4;
+
+/// Does something with a guest of this contender, and again when the guest was lost over it.
+pub(super) fn again<T>(name: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match attempt() {
+            Err(error) if tries < TRIES => {
+                eprintln!("{name}: started again, because: {error}");
+            }
+            result => return result,
+        }
+    }
+}
 
 impl<'a> Contender<'a> {
     /// `prepare` runs after each start; a guest that says nothing for `hang` is lost.
@@ -73,15 +87,8 @@ impl<'a> Contender<'a> {
 
     /// Measures something, with another guest if this one ends over it.
     pub(super) fn measure<T>(&mut self, measure: impl Fn(&mut Guest) -> Result<T>) -> Result<T> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match self.attempt(&measure) {
-                Ok(value) => return Ok(value),
-                Err(error) if tries == TRIES => return Err(error),
-                Err(error) => eprintln!("{}: started again, because: {error}", self.name),
-            }
-        }
+        let name = self.name;
+        again(name, || self.attempt(&measure))
     }
 
     fn attempt<T>(&mut self, measure: impl Fn(&mut Guest) -> Result<T>) -> Result<T> {
