@@ -146,15 +146,7 @@ fn start_one(home: &Home, output: Output, dir: &InstanceDir) -> Result<StateChan
     let previous = held.record.state;
     held.record.launch_time = OffsetDateTime::now_utc();
     held.enter(State::Pending, None)?;
-    let launched = match supervise::launch(home, &held, false, false) {
-        Ok(launched) => launched,
-        Err(error) => {
-            let reason = crate::state::record::StateReason::internal(&error.to_string());
-            held.enter(State::Stopped, Some(reason))?;
-            return Err(error);
-        }
-    };
-    drop(held);
+    let launched = supervise::launch_kept(home, held, false)?;
     run::wait_for_start(launched, output, dir)?;
     Ok(StateChange::new(dir.id(), previous, State::Running))
 }

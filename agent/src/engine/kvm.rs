@@ -308,38 +308,27 @@ fn wait_for_another(dir: &InstanceDir) -> Result<()> {
 }
 
 /// Starts the supervisor and waits until the guest's vCPUs run.
-fn run(home: &Home, mut held: Held, first: bool) -> Result<()> {
-    let launched = match supervise::launch(home, &held, first, false) {
-        Ok(launched) => launched,
-        Err(error) => {
-            let reason = crate::state::record::StateReason::internal(&error.to_string());
-            held.enter(State::Stopped, Some(reason))?;
-            return Err(error);
-        }
-    };
-    // The supervisor has the lock now, too; ours must not keep a dead instance alive.
-    drop(held);
-    let (result, launched) = until_running(launched);
+fn run(home: &Home, held: Held, first: bool) -> Result<()> {
+    let mut launched = supervise::launch_kept(home, held, first)?;
+    let result = until_running(&mut launched);
     // A process that nobody waits for stays as a zombie.
     let reaper = thread::Builder::new().name("reaper".to_owned());
-    let mut launched = launched;
     let _ = reaper.spawn(move || launched.wait());
     result
 }
 
-fn until_running(mut launched: Launched) -> (Result<()>, Launched) {
-    let result = loop {
+fn until_running(launched: &mut Launched) -> Result<()> {
+    loop {
         match launched.report() {
             Some(Report::Phase { .. }) => {}
             Some(Report::Warning { what }) => tracing::warn!("{what}"),
-            Some(Report::Running) => break Ok(()),
+            Some(Report::Running) => return Ok(()),
             Some(Report::Ended { error, why, .. }) => {
-                break Err(error.unwrap_or_else(|| Error::internal(why)));
+                return Err(error.unwrap_or_else(|| Error::internal(why)));
             }
-            None => break Err(Error::internal("the supervisor ended without a word")),
+            None => return Err(Error::internal("the supervisor ended without a word")),
         }
-    };
-    (result, launched)
+    }
 }
 
 /// Makes the instance on disk and commits it. If it fails, nothing is left.

@@ -12,6 +12,7 @@ use nix::sys::signal::SigSet;
 
 use super::protocol::Report;
 use crate::error::{Context, Result};
+use crate::state::record::{State, StateReason};
 use crate::state::{Held, Home};
 
 /// A supervisor that we started.
@@ -77,6 +78,23 @@ pub fn launch(home: &Home, held: &Held, first: bool, tied: bool) -> Result<Launc
         reports: BufReader::new(reports.into()),
         leash: hand,
     })
+}
+
+/// Starts a supervisor as [`launch`] does, for an instance that outlives us. When that fails, the record says that the
+/// instance is stopped, and why.
+///
+/// # Errors
+/// As [`launch`].
+pub fn launch_kept(home: &Home, mut held: Held, first: bool) -> Result<Launched> {
+    match launch(home, &held, first, false) {
+        // The supervisor has the lock now, too; ours, dropped here, must not keep a dead instance alive.
+        Ok(launched) => Ok(launched),
+        Err(error) => {
+            let reason = StateReason::internal(&error.to_string());
+            held.enter(State::Stopped, Some(reason))?;
+            Err(error)
+        }
+    }
 }
 
 /// A session of its own, so that a terminal's Ctrl-C is ours to interpret; no signal blocked, as

@@ -33,7 +33,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 pub use client::{ask, dial, wait_until_free};
 pub use console::{log_tail, tail_lines};
-pub use launch::{Launched, launch};
+pub use launch::{Launched, launch, launch_kept};
 pub use vmm::find_vmm;
 
 use crate::error::{Context, Error, Result};
