@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{Backend, End, Failure, Wake, records};
+use super::{Backend, End, Failure, Machine, Wake, records};
 use crate::api::ApiError;
 use crate::api::wire::Timestamp;
 use crate::cloud::instance::{Instance, ShutdownBehavior};
@@ -96,16 +96,21 @@ impl Worker {
         Ok(true)
     }
 
-    async fn start(&self, instance: &Instance) -> Result<(), ApiError> {
+    /// What the backend has to know; a failure when the records do not fit together.
+    fn machine(&self, instance: &Instance) -> Result<Result<Machine, Failure>, ApiError> {
         let machine = self.cloud.read(&self.wake.region, |region| {
             records::machine(&self.cloud, region, instance)
         })?;
-        let started = match machine {
+        Ok(machine.map_err(|error| Failure {
+            code: "Server.InternalError".to_owned(),
+            message: error.message,
+        }))
+    }
+
+    async fn start(&self, instance: &Instance) -> Result<(), ApiError> {
+        let started = match self.machine(instance)? {
             Ok(machine) => Arc::clone(&self.backend).start(machine).await,
-            Err(error) => Err(Failure {
-                code: "Server.InternalError".to_owned(),
-                message: error.message,
-            }),
+            Err(failure) => Err(failure),
         };
         let notice = self.backend.notice();
         match started {
@@ -154,15 +159,9 @@ impl Worker {
 
     /// Until the record changes or the machine ends.
     async fn watch(&self, instance: &Instance) -> Result<(), ApiError> {
-        let machine = self.cloud.read(&self.wake.region, |region| {
-            records::machine(&self.cloud, region, instance)
-        })?;
-        let updated = match machine {
+        let updated = match self.machine(instance)? {
             Ok(machine) => Arc::clone(&self.backend).update(machine).await,
-            Err(error) => Err(Failure {
-                code: error.code,
-                message: error.message,
-            }),
+            Err(failure) => Err(failure),
         };
         if let Err(failure) = updated {
             // It may be about to end, which is seen next.

@@ -50,16 +50,7 @@ fn allocate(
             format!("The pool ID '{pool}' does not exist"),
         ));
     }
-    if let Some(group) = request
-        .network_border_group
-        .filter(|name| *name != call.region)
-    {
-        return Err(ApiError::value(
-            "networkBorderGroup",
-            &group,
-            "It is the region's name here.",
-        ));
-    }
+    check_border(call, request.network_border_group.as_deref())?;
     let tags = tagging::from_specifications(&request.tag_specifications, "elastic-ip")?;
     cloud.change(&call.region, |region| {
         if region.addresses.len() >= MOST {
@@ -287,17 +278,20 @@ fn disassociate(
     })
 }
 
-fn release(cloud: &Cloud, call: &Call, request: ReleaseAddressRequest) -> Result<Done, ApiError> {
-    if let Some(group) = request
-        .network_border_group
-        .filter(|name| *name != call.region)
-    {
-        return Err(ApiError::value(
+/// A network border group, which is the region.
+fn check_border(call: &Call, group: Option<&str>) -> Result<(), ApiError> {
+    match group {
+        Some(group) if group != call.region => Err(ApiError::value(
             "networkBorderGroup",
-            &group,
+            group,
             "It is the region's name here.",
-        ));
+        )),
+        _ => Ok(()),
     }
+}
+
+fn release(cloud: &Cloud, call: &Call, request: ReleaseAddressRequest) -> Result<Done, ApiError> {
+    check_border(call, request.network_border_group.as_deref())?;
     cloud.change(&call.region, |region| {
         let found = named(
             region,

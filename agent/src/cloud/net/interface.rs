@@ -1,6 +1,6 @@
 //! Network interfaces: their addresses and their places at instances.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -227,6 +227,23 @@ pub fn interfaces_of<'a>(region: &'a Region, instance_id: &str) -> Vec<&'a Netwo
         .collect();
     all.sort_by_key(|(index, _)| *index);
     all.into_iter().map(|(_, interface)| interface).collect()
+}
+
+/// Every instance's interfaces, each by device index: for who shows many instances.
+#[must_use]
+pub fn interfaces_by_instance(region: &Region) -> HashMap<&str, Vec<&NetworkInterface>> {
+    let mut all: HashMap<&str, Vec<&NetworkInterface>> = HashMap::new();
+    for interface in region.interfaces.iter() {
+        if let Some(attachment) = &interface.attachment {
+            all.entry(&attachment.instance_id)
+                .or_default()
+                .push(interface);
+        }
+    }
+    for interfaces in all.values_mut() {
+        interfaces.sort_by_key(|one| one.attachment.as_ref().map(|at| at.device_index));
+    }
+    all
 }
 
 /// Takes a terminated instance's interfaces from it: those that go with it are deleted, the others are free again.

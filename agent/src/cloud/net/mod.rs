@@ -17,7 +17,7 @@ pub use furnish::{
 };
 pub use interface::{
     InterfaceSpec, attach_interface, choose_address, create_interface, delete_interface,
-    free_addresses, interfaces_of, no_interface, release_interfaces,
+    free_addresses, interfaces_by_instance, interfaces_of, no_interface, release_interfaces,
 };
 pub use lookup::{
     default_group, default_subnet, default_vpc, main_table, remove_group, resolve_groups,

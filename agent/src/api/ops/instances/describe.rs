@@ -10,8 +10,8 @@ use crate::api::shapes::instances::{
     Reservation,
 };
 use crate::api::{ApiError, Call};
-use crate::cloud::Cloud;
 use crate::cloud::instance::Instance;
+use crate::cloud::{Cloud, net};
 
 pub(super) fn describe_instances(
     cloud: &Cloud,
@@ -27,12 +27,15 @@ pub(super) fn describe_instances(
     let wanted: HashSet<&String> = request.instance_ids.iter().collect();
     cloud.read(&call.region, |region| {
         check_known(region, &request.instance_ids)?;
+        let interfaces = net::interfaces_by_instance(region);
         let mut found = Vec::new();
         for instance in region.instances.iter() {
             if !wanted.is_empty() && !wanted.contains(&instance.instance_id) {
                 continue;
             }
-            let shown = view::instance(region, cloud.identity(), instance);
+            let own = interfaces.get(instance.instance_id.as_str());
+            let own = own.map_or(&[][..], Vec::as_slice);
+            let shown = view::instance(region, cloud.identity(), instance, own);
             let owner = &cloud.identity().account;
             if filters.pass(&instance.tags, |name| values(instance, &shown, owner, name))? {
                 found.push((instance, shown));

@@ -1,13 +1,12 @@
 //! Start, stop, reboot, terminate.
 
-use super::{check_ids, view, wrong_state};
+use super::{check_ids, edit, view, wrong_state};
 use crate::api::shapes::common::Done;
 use crate::api::shapes::instances::{
     InstanceIds, InstanceStateChange, StateChanges, StopInstancesRequest, TerminateInstancesRequest,
 };
 use crate::api::wire::Timestamp;
 use crate::api::{ApiError, Call};
-use crate::cloud::instance::Instance;
 use crate::cloud::{Cloud, Region};
 use crate::engine::records;
 use crate::state::record::{State, StateReason};
@@ -50,10 +49,6 @@ fn change_all(
     Ok(StateChanges { instances })
 }
 
-fn instance<'a>(region: &'a mut Region, id: &str) -> Result<&'a mut Instance, ApiError> {
-    super::edit(region, id)
-}
-
 pub(super) fn start_instances(
     cloud: &Cloud,
     call: &Call,
@@ -67,7 +62,7 @@ pub(super) fn start_instances(
             State::Stopped => {
                 cloud.check_capacity(region, id)?;
                 records::connect(region, id)?;
-                let instance = instance(region, id)?;
+                let instance = edit(region, id)?;
                 instance.launch_time = Timestamp::now();
                 instance.reboots_done = instance.reboots;
                 instance.forced = false;
@@ -91,7 +86,7 @@ pub(super) fn stop_instances(
     }
     let force = request.force == Some(true) || request.skip_os_shutdown == Some(true);
     change_all(cloud, call, &request.instance_ids, |region, id| {
-        let instance = instance(region, id)?;
+        let instance = edit(region, id)?;
         if instance.disable_api_stop {
             return Err(ApiError::new(
                 "OperationNotPermitted",
@@ -127,7 +122,7 @@ pub(super) fn reboot_instances(
     cloud.change(&call.region, |region| {
         check_ids(region, &request.instance_ids)?;
         for id in &request.instance_ids {
-            let instance = instance(region, id)?;
+            let instance = edit(region, id)?;
             match instance.state {
                 State::Running | State::Pending => instance.reboots += 1,
                 _ => return Err(wrong_state(id, "rebooted")),
@@ -144,7 +139,7 @@ pub(super) fn terminate_instances(
     request: TerminateInstancesRequest,
 ) -> Result<StateChanges, ApiError> {
     change_all(cloud, call, &request.instance_ids, |region, id| {
-        let instance = instance(region, id)?;
+        let instance = edit(region, id)?;
         if instance.disable_api_termination && instance.is_alive() {
             return Err(ApiError::new(
                 "OperationNotPermitted",

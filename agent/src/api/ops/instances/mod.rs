@@ -94,12 +94,7 @@ fn check_ids(region: &Region, ids: &[String]) -> Result<(), ApiError> {
 
 /// Makes sure that these are ids of instances that exist.
 fn check_known(region: &Region, ids: &[String]) -> Result<(), ApiError> {
-    if let Some(bad) = ids.iter().find(|id| !ids::is("i", id)) {
-        return Err(ApiError::new(
-            "InvalidInstanceID.Malformed",
-            format!("Invalid id: \"{bad}\" (expecting \"i-...\")"),
-        ));
-    }
+    ids.iter().try_for_each(|id| check_form(id))?;
     let missing: Vec<&str> = ids
         .iter()
         .filter(|id| region.instances.get(id).is_none())
@@ -115,6 +110,16 @@ fn check_known(region: &Region, ids: &[String]) -> Result<(), ApiError> {
     }
 }
 
+fn check_form(id: &str) -> Result<(), ApiError> {
+    if ids::is("i", id) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        "InvalidInstanceID.Malformed",
+        format!("Invalid id: \"{id}\" (expecting \"i-...\")"),
+    ))
+}
+
 fn not_found(id: &str) -> ApiError {
     ApiError::new(
         "InvalidInstanceID.NotFound",
@@ -124,13 +129,13 @@ fn not_found(id: &str) -> ApiError {
 
 /// The instance with this id.
 fn find<'a>(region: &'a Region, id: &str) -> Result<&'a Instance, ApiError> {
-    check_known(region, &[id.to_owned()])?;
+    check_form(id)?;
     region.instances.get(id).ok_or_else(|| not_found(id))
 }
 
 /// The instance with this id, to be changed.
 fn edit<'a>(region: &'a mut Region, id: &str) -> Result<&'a mut Instance, ApiError> {
-    check_known(region, &[id.to_owned()])?;
+    check_form(id)?;
     region.instances.edit(id).ok_or_else(|| not_found(id))
 }
 

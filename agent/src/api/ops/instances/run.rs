@@ -133,7 +133,10 @@ fn show(cloud: &Cloud, region: &Region, reservation_id: &str) -> Reservation {
         groups: Vec::new(),
         instances: instances
             .into_iter()
-            .map(|instance| view::instance(region, cloud.identity(), instance))
+            .map(|instance| {
+                let interfaces = net::interfaces_of(region, &instance.instance_id);
+                view::instance(region, cloud.identity(), instance, &interfaces)
+            })
             .collect(),
     }
 }

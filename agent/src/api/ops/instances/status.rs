@@ -88,7 +88,10 @@ pub(super) fn describe_instance_status(
         for instance in region.instances.iter() {
             let named = request.instance_ids.is_empty()
                 || request.instance_ids.contains(&instance.instance_id);
-            let shown = status(instance, cloud.reachable(&instance.instance_id));
+            // A look at the guest's console: only where the answer shows.
+            let shows = named && instance.state == State::Running;
+            let reachable = shows.then(|| cloud.reachable(&instance.instance_id));
+            let shown = status(instance, reachable.flatten());
             let passes = filters.pass(&instance.tags, |name| match name {
                 "availability-zone" => one(&instance.zone),
                 "instance-state-name" => one(instance.state.name()),

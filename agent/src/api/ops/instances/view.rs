@@ -155,13 +155,13 @@ fn interface(
     }
 }
 
-/// One instance as DescribeInstances shows it.
+/// One instance with its interfaces, as DescribeInstances shows it.
 pub(super) fn instance(
     region: &Region,
     identity: &Identity,
     instance: &Instance,
+    interfaces: &[&NetworkInterface],
 ) -> InstanceOutput {
-    let interfaces: Vec<&NetworkInterface> = net::interfaces_of(region, &instance.instance_id);
     let primary = interfaces.first().copied();
     let public = primary.and_then(|eni| net::public_address_of(region, &eni.network_interface_id));
     let details = types::details(&instance.instance_type);

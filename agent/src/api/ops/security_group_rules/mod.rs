@@ -42,6 +42,20 @@ pub(super) fn actions() -> Vec<Action> {
     ]
 }
 
+/// The flat form that authorizing and revoking requests, four types of them, have alike.
+macro_rules! flat {
+    ($request:ident) => {
+        Flat {
+            cidr_ip: $request.cidr_ip,
+            protocol: $request.ip_protocol,
+            from_port: $request.from_port,
+            to_port: $request.to_port,
+            source_name: $request.source_security_group_name,
+            source_owner: $request.source_security_group_owner_id,
+        }
+    };
+}
+
 /// Which group and direction a request is for.
 #[derive(Debug, Clone, Copy)]
 struct Side<'a> {
@@ -55,14 +69,7 @@ fn authorize_ingress(
     call: &Call,
     request: AuthorizeSecurityGroupIngressRequest,
 ) -> Result<AuthorizeSecurityGroupIngressResult, ApiError> {
-    let flat = Flat {
-        cidr_ip: request.cidr_ip,
-        protocol: request.ip_protocol,
-        from_port: request.from_port,
-        to_port: request.to_port,
-        source_name: request.source_security_group_name,
-        source_owner: request.source_security_group_owner_id,
-    };
+    let flat = flat!(request);
     let side = Side {
         id: request.group_id.as_deref(),
         name: request.group_name.as_deref(),
@@ -77,14 +84,7 @@ fn authorize_egress(
     call: &Call,
     request: AuthorizeSecurityGroupEgressRequest,
 ) -> Result<AuthorizeSecurityGroupIngressResult, ApiError> {
-    let flat = Flat {
-        cidr_ip: request.cidr_ip,
-        protocol: request.ip_protocol,
-        from_port: request.from_port,
-        to_port: request.to_port,
-        source_name: request.source_security_group_name,
-        source_owner: request.source_security_group_owner_id,
-    };
+    let flat = flat!(request);
     let side = Side {
         id: Some(&request.group_id),
         name: None,
@@ -193,14 +193,7 @@ fn revoke_ingress(
     call: &Call,
     request: RevokeSecurityGroupIngressRequest,
 ) -> Result<RevokeSecurityGroupIngressResult, ApiError> {
-    let flat = Flat {
-        cidr_ip: request.cidr_ip,
-        protocol: request.ip_protocol,
-        from_port: request.from_port,
-        to_port: request.to_port,
-        source_name: request.source_security_group_name,
-        source_owner: request.source_security_group_owner_id,
-    };
+    let flat = flat!(request);
     let side = Side {
         id: request.group_id.as_deref(),
         name: request.group_name.as_deref(),
@@ -215,14 +208,7 @@ fn revoke_egress(
     call: &Call,
     request: RevokeSecurityGroupEgressRequest,
 ) -> Result<RevokeSecurityGroupIngressResult, ApiError> {
-    let flat = Flat {
-        cidr_ip: request.cidr_ip,
-        protocol: request.ip_protocol,
-        from_port: request.from_port,
-        to_port: request.to_port,
-        source_name: request.source_security_group_name,
-        source_owner: request.source_security_group_owner_id,
-    };
+    let flat = flat!(request);
     let side = Side {
         id: Some(&request.group_id),
         name: None,
@@ -256,14 +242,7 @@ fn revoke(
             gone.push(own_rule(region, &group.group_id, side.egress, id)?.clone());
         }
         for said in expand(region, identity, group, &permissions)? {
-            let mut all = rules(region, &group.group_id, side.egress);
-            let rule = all.find(|rule| is(rule, &said)).ok_or_else(|| {
-                ApiError::new(
-                    "InvalidPermission.NotFound",
-                    "The specified rule does not exist in this security group.",
-                )
-            })?;
-            gone.push(rule.clone());
+            gone.push(matching(region, &group.group_id, side.egress, &said)?.clone());
         }
         call.go()?;
         let mut revoked = Vec::new();
@@ -277,6 +256,22 @@ fn revoke(
             unknown_ip_permissions: Vec::new(),
             revoked_security_group_rules: revoked,
         })
+    })
+}
+
+/// The rule of this group and direction that says the same.
+fn matching<'a>(
+    region: &'a Region,
+    group_id: &'a str,
+    egress: bool,
+    said: &Said,
+) -> Result<&'a SecurityGroupRule, ApiError> {
+    let found = rules(region, group_id, egress).find(|rule| is(rule, said));
+    found.ok_or_else(|| {
+        ApiError::new(
+            "InvalidPermission.NotFound",
+            "The specified rule does not exist in this security group.",
+        )
     })
 }
 
@@ -324,13 +319,7 @@ fn describe_anew(
             changes.push((id, checked(one.description)?));
         }
         for said in expand(region, cloud.identity(), group, &request.ip_permissions)? {
-            let mut all = rules(region, &group.group_id, egress);
-            let rule = all.find(|rule| is(rule, &said)).ok_or_else(|| {
-                ApiError::new(
-                    "InvalidPermission.NotFound",
-                    "The specified rule does not exist in this security group.",
-                )
-            })?;
+            let rule = matching(region, &group.group_id, egress, &said)?;
             changes.push((rule.rule_id.clone(), said.description));
         }
         call.go()?;
