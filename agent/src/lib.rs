@@ -17,6 +17,7 @@ pub mod engine;
 pub mod error;
 pub mod fabric;
 pub mod ids;
+pub mod router;
 pub mod size;
 pub mod state;
 pub mod supervise;

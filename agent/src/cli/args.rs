@@ -9,6 +9,7 @@ use super::output::Format;
 use super::parse::{DiskArg, MetadataArg, TagArg, duration, published};
 use super::serve::ServeArgs;
 use crate::fabric::UplinkMode;
+use crate::router::RouterArgs;
 use crate::size::Size;
 use crate::state::record::Published;
 use crate::supervise::SuperviseArgs;
@@ -87,6 +88,9 @@ pub enum Command {
     /// The process that owns a running instance
     #[command(name = "__supervise", hide = true)]
     Supervise(SuperviseArgs),
+    /// The process that owns the network of the agent's VPCs
+    #[command(name = "__router", hide = true)]
+    Router(RouterArgs),
     /// What the API reads and writes, as JSON, for `cargo xtask api-lint`
     #[command(name = "__api-schema", hide = true)]
     ApiSchema,

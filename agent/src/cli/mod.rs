@@ -24,7 +24,7 @@ pub use output::Output;
 
 use crate::error::Result;
 use crate::state::Home;
-use crate::{doctor, supervise};
+use crate::{doctor, router, supervise};
 
 /// Runs the command line of this process.
 #[must_use]
@@ -61,6 +61,7 @@ fn dispatch(cli: Cli, output: Output) -> Result<u8> {
         Command::Doctor => doctor::command(cli.home.as_deref(), output),
         Command::Dial(args) => ssh::dial(&home()?, &args),
         Command::Supervise(args) => supervise::main(cli.home.as_deref(), &args),
+        Command::Router(args) => router::main(cli.home.as_deref(), &args),
         Command::ApiSchema => {
             println!("{}", crate::api::actions::Actions::all().schema());
             Ok(0)

@@ -144,7 +144,11 @@ pub(super) fn command(home: &Home, output: Output, args: &ServeArgs) -> Result<u
 /// Where what makes instances live is started, after the cloud is open and before anybody is answered.
 fn start_engine(home: &Home, cloud: &Arc<Cloud>, backend: Backend) -> Result<()> {
     let backend: Arc<dyn engine::Backend> = match backend {
-        Backend::Kvm => Arc::new(engine::Kvm::new(home.clone())),
+        Backend::Kvm => {
+            let networks = Arc::new(engine::Networks::new(home.clone(), Arc::clone(cloud)));
+            tokio::spawn(Arc::clone(&networks).follow());
+            Arc::new(engine::Kvm::new(home.clone(), networks))
+        }
         Backend::Simulated => Arc::new(engine::Simulated),
     };
     let engine = Engine::new(Arc::clone(cloud), backend)

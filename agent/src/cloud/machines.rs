@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use cumulet_images::store::Ami;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Cloud, Region};
@@ -16,6 +17,7 @@ use crate::types::{self, InstanceType};
 pub(super) struct Machines {
     backend: OnceLock<Arc<dyn Backend>>,
     wakes: OnceLock<UnboundedSender<Wake>>,
+    changed: Notify,
 }
 
 impl Cloud {
@@ -45,6 +47,16 @@ impl Cloud {
             // Nobody hears it any more when the agent is about to end; the next one looks at all records.
             let _ = wakes.send(wake);
         }
+    }
+
+    /// Done when anything has changed since the last time that this was waited for. One task may wait.
+    pub async fn changed(&self) {
+        self.machines.changed.notified().await;
+    }
+
+    /// Tells who waits for changes. [`Cloud::change`] does so.
+    pub(super) fn tell_changed(&self) {
+        self.machines.changed.notify_one();
     }
 
     fn backend(&self) -> Result<&Arc<dyn Backend>, ApiError> {
@@ -85,17 +97,21 @@ impl Cloud {
         self.backend()?.check_type(kind)
     }
 
-    /// Whether an instance can have a second network interface: a real machine has one for now.
+    /// Whether a network interface can be attached to or detached from an instance now: a real machine's are plugged in
+    /// when it starts.
     ///
     /// # Errors
     /// `UnsupportedOperation`.
-    pub fn check_attach(&self) -> Result<(), ApiError> {
-        match self.machines.backend.get() {
-            Some(backend) if backend.notice().is_none() => Err(ApiError::unsupported(
-                "cumulet gives an instance one network interface for now",
-            )),
-            _ => Ok(()),
+    pub fn check_plug(&self, region: &Region, instance: &str) -> Result<(), ApiError> {
+        let real = self.machines.backend.get();
+        let real = real.is_some_and(|backend| backend.notice().is_none());
+        let state = region.instances.get(instance).map(|one| one.state);
+        if real && state.is_some_and(|state| state != State::Stopped) {
+            return Err(ApiError::unsupported(&format!(
+                "cumulet attaches and detaches the network interfaces of stopped instances only; stop {instance} first"
+            )));
         }
+        Ok(())
     }
 
     /// How many of `min` to `max` instances of this type fit beside those that run.

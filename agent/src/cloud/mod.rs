@@ -134,6 +134,7 @@ impl Cloud {
         self.prepare(&mut inner, region)?;
         let (result, touched) = inner.change(region, change)?;
         drop(inner);
+        self.tell_changed();
         for instance in touched {
             self.wake(region, &instance);
         }

@@ -27,17 +27,23 @@ pub struct Machine {
     pub sizes: Vec<i32>,
     /// The primary interface.
     pub network: Network,
+    /// The interfaces beside it, by device index.
+    pub more: Vec<Network>,
 }
 
-/// The primary interface of a machine.
+/// An interface of a machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Network {
     /// `eni-…`.
     pub interface_id: String,
     /// `02:…`.
     pub mac: String,
+    /// Its place at the instance; 0: the primary one.
+    pub device_index: i32,
     /// Its primary private address.
     pub private_ip: Option<Ipv4Addr>,
+    /// Its other private addresses.
+    pub secondary_ips: Vec<Ipv4Addr>,
     /// Its public address.
     pub public_ip: Option<Ipv4Addr>,
     /// VPC.

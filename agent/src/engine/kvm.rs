@@ -15,13 +15,14 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use time::OffsetDateTime;
 
-use super::{Backend, End, Failure, Machine};
+use super::{Backend, End, Failure, Machine, Networks};
 use crate::api::ApiError;
 use crate::error::{Context, Error, Kind, Result};
 use crate::ids;
 use crate::size::{GIB, MIB, Size};
 use crate::state::record::{
-    Disk, DiskKind, Hardware, ImageRef, KeyPair, Network, Place, Record, State, VERSION,
+    Disk, DiskKind, Hardware, ImageRef, Interface, KeyPair, Network, Place, Record, State,
+    StateReason, VERSION,
 };
 use crate::state::{Held, Home, InstanceDir, Listed};
 use crate::supervise::protocol::{Report, Request};
@@ -41,13 +42,14 @@ const START: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Kvm {
     home: Home,
+    networks: Arc<Networks>,
 }
 
 impl Kvm {
-    /// Machines in this state folder.
+    /// Machines in this state folder, plugged into these networks.
     #[must_use]
-    pub fn new(home: Home) -> Self {
-        Self { home }
+    pub fn new(home: Home, networks: Arc<Networks>) -> Self {
+        Self { home, networks }
     }
 
     /// Does something that blocks, on a thread for that.
@@ -131,7 +133,8 @@ impl Backend for Kvm {
     }
 
     fn start(self: Arc<Self>, machine: Machine) -> BoxFuture<'static, Result<(), Failure>> {
-        self.blocking(move |home| start(home, &machine))
+        let networks = Arc::clone(&self.networks);
+        self.blocking(move |home| start(home, &networks, &machine))
     }
 
     fn stop(self: Arc<Self>, id: String, force: bool) -> BoxFuture<'static, Result<(), Failure>> {
@@ -196,6 +199,7 @@ impl Backend for Kvm {
     }
 
     fn update(self: Arc<Self>, machine: Machine) -> BoxFuture<'static, Result<(), Failure>> {
+        let networks = Arc::clone(&self.networks);
         self.blocking(move |home| {
             let dir = home.instance(&machine.instance.instance_id)?;
             if !runs(&dir)? {
@@ -206,7 +210,8 @@ impl Backend for Kvm {
                 metadata: machine.instance.metadata,
                 place: Box::new(place(&machine)),
             };
-            supervise::ask(&dir, &update).map(drop)
+            supervise::ask(&dir, &update)?;
+            networks.refresh()
         })
     }
 }
@@ -267,7 +272,7 @@ fn end(dir: &InstanceDir, request: &Request) -> Result<()> {
     supervise::wait_until_free(dir, LET_GO)
 }
 
-fn start(home: &Home, machine: &Machine) -> Result<()> {
+fn start(home: &Home, networks: &Networks, machine: &Machine) -> Result<()> {
     let dir = home.instance(&machine.instance.instance_id)?;
     match dir.look()? {
         Some(Listed::Good {
@@ -278,11 +283,29 @@ fn start(home: &Home, machine: &Machine) -> Result<()> {
             let mut held = dir.hold(home, "cumulet serve")?;
             refresh(&mut held.record, machine)?;
             held.enter(State::Pending, None)?;
+            let held = plug_in(home, networks, held, false)?;
             run(home, held, false)
         }
         None => {
             let held = create(home, &dir, machine)?;
+            let held = plug_in(home, networks, held, true)?;
             run(home, held, true)
+        }
+    }
+}
+
+/// Gives the instance its place in the network. Its record is on disk: the metadata service reads it there.
+fn plug_in(home: &Home, networks: &Networks, mut held: Held, first: bool) -> Result<Held> {
+    match networks.refresh() {
+        Ok(()) => Ok(held),
+        Err(error) if first => {
+            held.delete(home)?;
+            Err(error)
+        }
+        Err(error) => {
+            let reason = StateReason::internal(&error.to_string());
+            held.enter(State::Stopped, Some(reason))?;
+            Err(error)
         }
     }
 }
@@ -438,6 +461,24 @@ fn place(machine: &Machine) -> Place {
         public_ip: network.public_ip,
         launch_index: u32::try_from(machine.instance.launch_index).unwrap_or(0),
         monitoring: machine.instance.monitoring,
+        secondary_ips: network.secondary_ips.clone(),
+        interfaces: machine.more.iter().map(interface).collect(),
+    }
+}
+
+fn interface(network: &super::backend::Network) -> Interface {
+    let primary = network.private_ip.into_iter();
+    Interface {
+        interface_id: network.interface_id.clone(),
+        mac: network.mac.clone(),
+        device_index: u32::try_from(network.device_index).unwrap_or(0),
+        private_ips: primary
+            .chain(network.secondary_ips.iter().copied())
+            .collect(),
+        public_ip: network.public_ip,
+        subnet_id: network.subnet_id.clone(),
+        subnet_cidr: network.subnet_cidr.clone(),
+        groups: network.groups.clone(),
     }
 }
 

@@ -6,12 +6,14 @@
 
 mod backend;
 pub mod kvm;
+mod networks;
 pub mod records;
 mod simulated;
 mod worker;
 
 pub use backend::{Backend, End, Failure, Machine};
 pub use kvm::Kvm;
+pub use networks::Networks;
 pub use simulated::{BUILTIN, Simulated};
 
 use std::collections::HashMap;

@@ -3,6 +3,7 @@
 use super::{Machine, backend::Network};
 use crate::api::ApiError;
 use crate::cloud::instance::Instance;
+use crate::cloud::net::NetworkInterface;
 use crate::cloud::{Cloud, Region, net};
 use crate::state::record::{State, StateReason};
 use crate::types;
@@ -19,22 +20,22 @@ pub fn machine(cloud: &Cloud, region: &Region, instance: &Instance) -> Result<Ma
             .map(|volume| volume.size)
             .ok_or_else(|| ApiError::internal(format!("{} has no record", device.volume_id)))
     });
+    let mut networks = net::interfaces_of(region, &instance.instance_id)
+        .into_iter()
+        .map(|eni| network(region, eni));
     Ok(Machine {
         region: region.name.clone(),
         account: cloud.identity().account.clone(),
         zone_id: net::zone_id(&region.name, &instance.zone),
         kind,
         sizes: sizes.collect::<Result<_, _>>()?,
-        network: network(region, instance),
+        network: networks.next().unwrap_or_default(),
+        more: networks.collect(),
         instance: instance.clone(),
     })
 }
 
-fn network(region: &Region, instance: &Instance) -> Network {
-    let interfaces = net::interfaces_of(region, &instance.instance_id);
-    let Some(eni) = interfaces.first() else {
-        return Network::default();
-    };
+fn network(region: &Region, eni: &NetworkInterface) -> Network {
     let name = |id: &String| {
         let group = region.security_groups.get(id);
         group.map_or_else(String::new, |group| group.group_name.clone())
@@ -44,7 +45,12 @@ fn network(region: &Region, instance: &Instance) -> Network {
     Network {
         interface_id: eni.network_interface_id.clone(),
         mac: eni.mac.clone(),
+        device_index: eni
+            .attachment
+            .as_ref()
+            .map_or(0, |place| place.device_index),
         private_ip: Some(eni.private_ip),
+        secondary_ips: eni.secondary_ips.clone(),
         public_ip: net::public_address_of(region, &eni.network_interface_id),
         vpc_id: eni.vpc_id.clone(),
         vpc_cidr: vpc.map_or_else(String::new, |vpc| vpc.cidr_block.to_string()),

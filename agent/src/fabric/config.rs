@@ -7,7 +7,9 @@ use std::str::FromStr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::BRIDGE;
 use super::error::{FabricError, Result};
+use super::network::{Network, Options, Outside, Peer, Port, Rule, Subnet, Traffic, offset};
 
 /// `169.254.169.254`: the instance metadata service.
 pub const IMDS_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
@@ -137,6 +139,48 @@ pub fn private_hostname(ip: Ipv4Addr) -> String {
 }
 
 impl FabricConfig {
+    /// The same as a network: everything may go out, nothing comes in, everybody behind one address.
+    pub(super) fn network(&self) -> Network {
+        let group = "outbound";
+        let all = Rule {
+            egress: true,
+            traffic: Traffic::All,
+            peer: Peer::Range(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
+        };
+        let ports = self.ports.iter().enumerate().map(|(index, port)| Port {
+            tap: format!("tap{index}"),
+            bridge: BRIDGE.to_owned(),
+            mac: port.mac,
+            ip: port.ip,
+            more: Vec::new(),
+            public: Vec::new(),
+            hostname: port.hostname.clone(),
+            groups: vec![group.to_owned()],
+            checked: true,
+            instance: None,
+        });
+        Network {
+            id: "private".to_owned(),
+            cidr: self.vpc,
+            domain: self.domain.clone(),
+            dns: true,
+            options: Options {
+                domain: Some(self.domain.clone()),
+                dns: vec![self.dns()],
+                ..Options::default()
+            },
+            mtu: self.mtu,
+            subnets: vec![Subnet {
+                bridge: BRIDGE.to_owned(),
+                cidr: self.subnet,
+                routes: Vec::new(),
+            }],
+            ports: ports.collect(),
+            groups: [(group.to_owned(), vec![all])].into(),
+            outside: Outside::Masquerade,
+        }
+    }
+
     /// The subnet's router: base + 1.
     #[must_use]
     pub fn gateway(&self) -> Ipv4Addr {
@@ -234,10 +278,6 @@ impl FabricConfig {
 /// gateway stays true over stop and start.
 pub(crate) const GATEWAY_MAC: MacAddr = MacAddr([0x0a, 0xff, 0xc0, 0xa8, 0x00, 0x01]);
 
-fn offset(net: Ipv4Net, by: u32) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(net.network()).saturating_add(by))
-}
-
 fn is_label(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 63
@@ -253,7 +293,7 @@ fn is_domain(text: &str) -> bool {
 }
 
 /// An Ethernet address.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {

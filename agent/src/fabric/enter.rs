@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::waitpid;
@@ -67,12 +67,16 @@ impl Entered {
 /// [`FabricError::NotSingleThreaded`], [`FabricError::Namespace`] when the kernel forbids it,
 /// [`FabricError::PortBusy`] and [`FabricError::Listen`] for a published port.
 pub fn enter(config: &EnterConfig) -> Result<Entered> {
-    let threads = fs::read_dir("/proc/self/task")
-        .map_err(FabricError::io("read /proc/self/task"))?
-        .count();
-    if threads != 1 {
-        return Err(FabricError::NotSingleThreaded { threads });
-    }
+    enter_beside(config, None)
+}
+
+/// As [`enter`], but an ordinary user goes into `user`, the user namespace of networks that are there already, and so
+/// may use those, too.
+///
+/// # Errors
+/// As [`enter`].
+pub fn enter_beside(config: &EnterConfig, user: Option<BorrowedFd<'_>>) -> Result<Entered> {
+    require_one_thread()?;
     tools::check(config.uplink)?;
     let root = has_cap_sys_admin()?;
     if config.uplink == UplinkMode::Veth && !root {
@@ -81,8 +85,11 @@ pub fn enter(config: &EnterConfig) -> Result<Entered> {
             message: "only root can change the host's network; use 'pasta'".to_owned(),
         });
     }
-    if !root {
-        unshare_user()?;
+    match user {
+        _ if root => {}
+        Some(user) => setns(user, CloneFlags::CLONE_NEWUSER)
+            .map_err(|error| namespace("user", error.into()))?,
+        None => unshare_user()?,
     }
     let host = HostSide::spawn()?;
     let mut published = Vec::with_capacity(config.publish.len());
@@ -105,6 +112,18 @@ pub fn enter(config: &EnterConfig) -> Result<Entered> {
     })
 }
 
+/// A process with threads may not change its user namespace (user_namespaces(7)).
+pub(super) fn require_one_thread() -> Result<()> {
+    let threads = fs::read_dir("/proc/self/task")
+        .map_err(FabricError::io("read /proc/self/task"))?
+        .count();
+    if threads == 1 {
+        Ok(())
+    } else {
+        Err(FabricError::NotSingleThreaded { threads })
+    }
+}
+
 /// Binds a published port on the host.
 pub(super) fn listen(host: &HostSide, publish: Publish) -> Result<Listening> {
     let socket = host.listen(publish.host)?;
@@ -121,7 +140,7 @@ pub(super) fn listen(host: &HostSide, publish: Publish) -> Result<Listening> {
 }
 
 /// Whether we may make namespaces without a user namespace of our own (capabilities(7)).
-fn has_cap_sys_admin() -> Result<bool> {
+pub(super) fn has_cap_sys_admin() -> Result<bool> {
     const CAP_SYS_ADMIN: u32 = 21;
     let status = fs::read_to_string("/proc/self/status")
         .map_err(FabricError::io("read /proc/self/status"))?;
@@ -209,7 +228,7 @@ fn open_namespace(path: &str) -> Result<OwnedFd> {
 }
 
 /// Explains a refused namespace.
-fn namespace(kind: &'static str, source: io::Error) -> FabricError {
+pub(super) fn namespace(kind: &'static str, source: io::Error) -> FabricError {
     let is_one = |path: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == "1");
     let is_zero = |path: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == "0");
     let hint = if is_zero("/proc/sys/kernel/unprivileged_userns_clone") {

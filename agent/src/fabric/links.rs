@@ -1,21 +1,39 @@
 //! Bridge, ports, addresses, routes and neighbours, by rtnetlink.
 
+mod routes;
+
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
-use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourState};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteType};
+use rtnetlink::packet_route::route::RouteAttribute;
 use rtnetlink::{
     Handle, LinkBridge, LinkBridgePort, LinkUnspec, RouteMessageBuilder, new_connection,
 };
 use tokio::task::AbortHandle;
 
-use super::config::{DNS_LINK_LOCAL, FabricConfig, GATEWAY_MAC, IMDS_ADDRESS, MacAddr, PortConfig};
+use super::UPLINK;
+use super::config::{DNS_LINK_LOCAL, GATEWAY_MAC, IMDS_ADDRESS, MacAddr};
 use super::error::{FabricError, Result};
-use super::{BRIDGE, UPLINK};
+use super::network::{Network, Outside, Subnet};
+use routes::{LINK_LOCAL, unreachable};
+
+/// A tap's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plug {
+    /// The tap.
+    pub tap: String,
+    /// The bridge that it is plugged into.
+    pub bridge: String,
+    /// The guest's address on it.
+    pub mac: MacAddr,
+    /// MTU.
+    pub mtu: u16,
+}
 
 /// A connection to the kernel's routing netlink inside the namespace.
 #[derive(Debug)]
@@ -39,53 +57,120 @@ impl Links {
         Ok(Self { handle, connection })
     }
 
-    /// The loopback and the bridge with all the addresses that we answer at.
-    pub(super) async fn build_bridge(&self, config: &FabricConfig) -> Result<u32> {
+    /// Makes links, addresses, neighbours and routes what they are to be, whatever they are.
+    pub(super) async fn apply(&self, network: &Network) -> Result<()> {
+        let lo = self.bring_up_lo().await?;
+        for address in service_addresses(network) {
+            self.add_address(lo, "lo", address, 32).await?;
+        }
+        // Nothing meant for the VPC or the link may wander to the host's networks.
+        self.unreachable(network.cidr).await?;
+        self.unreachable(LINK_LOCAL).await?;
+        for name in self.bridges().await? {
+            if network.subnet(&name).is_none() {
+                self.remove(&name).await?;
+            }
+        }
+        let mut bridges = HashMap::new();
+        for subnet in &network.subnets {
+            let index = self.bridge(subnet, network.mtu).await?;
+            bridges.insert(subnet.bridge.as_str(), index);
+        }
+        self.neighbours(network, &bridges).await?;
+        if network.outside == Outside::OneToOne {
+            self.routes(network, &bridges).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn bring_up_lo(&self) -> Result<u32> {
         let lo = self.index("lo").await?;
         self.change(LinkUnspec::new_with_index(lo).up().build(), "bring up lo")
             .await?;
-        let message = LinkBridge::new(BRIDGE)
+        Ok(lo)
+    }
+
+    /// The subnet's bridge with the gateway's address; made when it is not there.
+    async fn bridge(&self, subnet: &Subnet, mtu: u16) -> Result<u32> {
+        let name = &subnet.bridge;
+        if let Some(index) = self.find(name).await? {
+            return Ok(index);
+        }
+        let message = LinkBridge::new(name)
             .mcast_snooping(false)
             .address(GATEWAY_MAC.0.to_vec())
-            .mtu(u32::from(config.mtu))
+            .mtu(u32::from(mtu))
             .up()
             .build();
-        let action = format!("make bridge {BRIDGE}");
         self.handle
             .link()
             .add(message)
             .execute()
             .await
-            .map_err(FabricError::netlink(action))?;
-        let bridge = self.index(BRIDGE).await?;
-        self.add_address(bridge, BRIDGE, config.gateway(), config.subnet.prefix_len())
+            .map_err(FabricError::netlink(format!("make bridge {name}")))?;
+        let index = self.index(name).await?;
+        self.add_address(index, name, subnet.gateway(), subnet.cidr.prefix_len())
             .await?;
-        for address in service_addresses(config) {
-            self.add_address(bridge, BRIDGE, address, 32).await?;
+        Ok(index)
+    }
+
+    /// Names of all bridges.
+    async fn bridges(&self) -> Result<Vec<String>> {
+        self.names(|kind| *kind == InfoKind::Bridge).await
+    }
+
+    /// Whether a tap is open.
+    pub(super) async fn has_taps(&self) -> Result<bool> {
+        let taps = self.names(|kind| *kind == InfoKind::Tun).await?;
+        Ok(!taps.is_empty())
+    }
+
+    async fn names(&self, wanted: impl Fn(&InfoKind) -> bool) -> Result<Vec<String>> {
+        let mut links = self.handle.link().get().execute();
+        let mut names = Vec::new();
+        while let Some(link) = links
+            .try_next()
+            .await
+            .map_err(FabricError::netlink("list the links"))?
+        {
+            let is = link.attributes.iter().any(|attribute| {
+                let LinkAttribute::LinkInfo(info) = attribute else {
+                    return false;
+                };
+                info.iter()
+                    .any(|info| matches!(info, LinkInfo::Kind(kind) if wanted(kind)))
+            });
+            let name = link
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    LinkAttribute::IfName(name) => Some(name.clone()),
+                    _ => None,
+                });
+            names.extend(name.filter(|_| is));
         }
-        // Nothing meant for the VPC or the link may wander to the host's networks.
-        self.unreachable(config.vpc).await?;
-        self.unreachable(Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16))
-            .await?;
-        for port in &config.ports {
-            self.add_neighbour(bridge, port).await?;
-        }
-        Ok(bridge)
+        Ok(names)
+    }
+
+    /// Removes a link, if it is there.
+    pub(super) async fn remove(&self, name: &str) -> Result<()> {
+        let Some(index) = self.find(name).await? else {
+            return Ok(());
+        };
+        let action = format!("remove {name}");
+        let removed = self.handle.link().del(index).execute().await;
+        removed.map_err(FabricError::netlink(action))
     }
 
     /// Plugs a tap into the bridge: isolated, nothing learnt, nothing flooded to it.
-    pub(super) async fn plug(
-        &self,
-        bridge: u32,
-        tap: &str,
-        port: &PortConfig,
-        mtu: u16,
-    ) -> Result<()> {
+    pub(super) async fn plug(&self, plug: &Plug) -> Result<()> {
+        let Plug { tap, bridge, .. } = plug;
+        let controller = self.index(bridge).await?;
         let index = self.index(tap).await?;
         let message = LinkUnspec::new_with_index(index)
-            .mtu(u32::from(mtu))
-            .controller(bridge);
-        self.change(message.build(), &format!("plug {tap} into {BRIDGE}"))
+            .mtu(u32::from(plug.mtu))
+            .controller(controller);
+        self.change(message.build(), &format!("plug {tap} into {bridge}"))
             .await?;
         let message = LinkBridgePort::new(index)
             .isolated(true)
@@ -93,7 +178,7 @@ impl Links {
             .flood(false);
         self.change(message.build(), &format!("isolate {tap}"))
             .await?;
-        self.add_forwarding(index, tap, port.mac).await?;
+        self.add_forwarding(index, tap, plug.mac).await?;
         // Only now, so that there is no moment at which it is not isolated.
         let message = LinkUnspec::new_with_index(index).up();
         self.change(message.build(), &format!("bring up {tap}"))
@@ -165,13 +250,18 @@ impl Links {
         Ok(false)
     }
 
-    async fn index(&self, name: &str) -> Result<u32> {
+    /// The connection, for what is not this module's.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(super) async fn index(&self, name: &str) -> Result<u32> {
         self.find(name).await?.ok_or_else(|| {
             FabricError::io(format!("find link {name}"))(io::ErrorKind::NotFound.into())
         })
     }
 
-    async fn change(&self, message: LinkMessage, action: &str) -> Result<()> {
+    pub(super) async fn change(&self, message: LinkMessage, action: &str) -> Result<()> {
         self.handle
             .link()
             .change(message)
@@ -180,7 +270,7 @@ impl Links {
             .map_err(FabricError::netlink(action))
     }
 
-    async fn add_address(
+    pub(super) async fn add_address(
         &self,
         link: u32,
         name: &str,
@@ -189,42 +279,16 @@ impl Links {
     ) -> Result<()> {
         let action = format!("add address {address}/{prefix} to {name}");
         let request = self.handle.address().add(link, IpAddr::V4(address), prefix);
-        request
-            .execute()
-            .await
-            .map_err(FabricError::netlink(action))
+        known(request.execute().await).map_err(FabricError::netlink(action))
     }
 
     async fn unreachable(&self, net: Ipv4Net) -> Result<()> {
-        let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(net.network(), net.prefix_len())
-            .kind(RouteType::Unreachable)
+        let route = unreachable(net)
             // Behind any real route to the same range: the subnet may be the whole VPC.
             .priority(u32::from(u16::MAX))
             .build();
         let action = format!("add an unreachable route to {net}");
-        self.handle
-            .route()
-            .add(route)
-            .execute()
-            .await
-            .map_err(FabricError::netlink(action))
-    }
-
-    /// A fixed ARP entry: no guest can claim another's address, and DHCP answers find a guest
-    /// that has no address yet.
-    async fn add_neighbour(&self, bridge: u32, port: &PortConfig) -> Result<()> {
-        let action = format!("add neighbour {}", port.ip);
-        let request = self
-            .handle
-            .neighbours()
-            .add(bridge, IpAddr::V4(port.ip))
-            .link_layer_address(&port.mac.0)
-            .state(NeighbourState::Permanent);
-        request
-            .execute()
-            .await
-            .map_err(FabricError::netlink(action))
+        known(self.handle.route().add(route).execute().await).map_err(FabricError::netlink(action))
     }
 
     /// A fixed entry of the bridge's forwarding table.
@@ -243,17 +307,17 @@ impl Links {
     }
 }
 
-/// Addresses beside the gateway's at which the bridge answers.
-pub(super) fn service_addresses(config: &FabricConfig) -> Vec<Ipv4Addr> {
-    let mut addresses = dns_addresses(config);
-    addresses.push(IMDS_ADDRESS);
-    addresses
+/// What is there already need not be made.
+fn known(
+    result: std::result::Result<(), rtnetlink::Error>,
+) -> std::result::Result<(), rtnetlink::Error> {
+    match result {
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::EEXIST => Ok(()),
+        other => other,
+    }
 }
 
-/// Addresses of the DNS server: base + 2 of the VPC and of the subnet, and the link-local one.
-pub(super) fn dns_addresses(config: &FabricConfig) -> Vec<Ipv4Addr> {
-    let subnet = Ipv4Addr::from(u32::from(config.subnet.network()) + 2);
-    let mut addresses = vec![config.dns(), subnet, DNS_LINK_LOCAL];
-    addresses.dedup();
-    addresses
+/// Addresses beside the gateways' at which we answer.
+fn service_addresses(network: &Network) -> [Ipv4Addr; 3] {
+    [network.dns_address(), DNS_LINK_LOCAL, IMDS_ADDRESS]
 }

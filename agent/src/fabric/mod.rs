@@ -28,14 +28,19 @@ mod enter;
 mod error;
 mod host;
 mod host_process;
+mod join;
 mod links;
+pub mod network;
 mod publish;
 mod rules;
+mod shared;
 mod sysctl;
 mod tap;
 mod tools;
 mod uplink;
 mod veth;
+mod vpc;
+mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
@@ -49,31 +54,29 @@ pub use config::{
     DNS_LINK_LOCAL, EnterConfig, FabricConfig, IMDS_ADDRESS, MAX_PORTS, MacAddr, PortConfig,
     Publish, UplinkMode, VPC_MTU, private_hostname,
 };
-pub use enter::{Entered, enter};
+pub use enter::{Entered, enter, enter_beside};
 pub use error::{FabricError, Result};
+pub use join::{Branch, Joined, join};
+pub use links::Plug;
+pub use shared::Shared;
 pub use uplink::UplinkState;
 
 use host::HostSide;
 use links::Links;
+use vpc::Vpc;
 
-/// Name of the subnet's bridge.
+/// Name of the bridge of a run without the agent.
 const BRIDGE: &str = "vpc0";
 /// Name of the interface that leads outside.
 const UPLINK: &str = "up0";
-
-/// Name of the tap device of port `index`.
-fn tap_name(index: usize) -> String {
-    format!("tap{index}")
-}
 
 /// A running fabric. Dropping it ends its servers; links and rules stay until the process ends.
 #[derive(Debug)]
 pub struct Fabric {
     config: FabricConfig,
     host: Arc<HostSide>,
+    vpc: Mutex<Vpc>,
     links: Links,
-    bridge: u32,
-    imds: Mutex<Option<TcpListener>>,
     uplink: watch::Receiver<UplinkState>,
     published: Mutex<Vec<Publish>>,
     tasks: Mutex<JoinSet<()>>,
@@ -87,22 +90,22 @@ impl Fabric {
     /// refused.
     pub async fn start(entered: Entered, config: FabricConfig) -> Result<Self> {
         config.validate()?;
-        sysctl::prepare()?;
-        // The filter stands before there is anything to filter.
-        rules::apply(&rules::ruleset(&config))?;
-        let links = Links::connect()?;
-        let bridge = links.build_bridge(&config).await?;
-        sysctl::bridge()?;
-        let imds = listen_inside(SocketAddrV4::new(IMDS_ADDRESS, 80)).await?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(dhcp::Server::new(&config).run(dhcp::socket()?));
+        let network = config.network();
         let published = entered.published();
+        let host = Arc::new(entered.host);
+        let (sender, uplink) = watch::channel(UplinkState::Starting);
+        let net = entered
+            .namespaces
+            .net
+            .try_clone()
+            .map_err(FabricError::io("copy a descriptor"))?;
+        vpc::prepare(&net, &network)?;
+        let vpc = Vpc::start(net, network, Arc::clone(&host), uplink.clone()).await?;
+        let links = Links::connect()?;
+        let mut tasks = JoinSet::new();
         for listening in entered.published {
             publish::spawn(&mut tasks, listening)?;
         }
-        let host = Arc::new(entered.host);
-        let (sender, uplink) = watch::channel(UplinkState::Starting);
-        dns::spawn(&mut tasks, &config, Arc::clone(&host), uplink.clone()).await?;
         tasks.spawn(uplink::run(
             Arc::clone(&host),
             entered.namespaces,
@@ -112,9 +115,8 @@ impl Fabric {
         Ok(Self {
             config,
             host,
+            vpc: Mutex::new(vpc),
             links,
-            bridge,
-            imds: Mutex::new(Some(imds)),
             uplink,
             published: Mutex::new(published),
             tasks: Mutex::new(tasks),
@@ -131,10 +133,8 @@ impl Fabric {
     /// second time. A connection's peer address is the port's own: the filter drops all others.
     #[must_use]
     pub fn take_imds_listener(&self) -> Option<TcpListener> {
-        self.imds
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        let mut vpc = self.vpc.lock().unwrap_or_else(PoisonError::into_inner);
+        TcpListener::from_std(vpc.take_imds_listener()?).ok()
     }
 
     /// Makes the tap device of the port with this address and plugs it in.
@@ -147,19 +147,22 @@ impl Fabric {
     /// [`FabricError::Config`] when no port has this address, [`FabricError::Tap`] when
     /// `/dev/net/tun` cannot be used or the port's tap is still open.
     pub async fn open_tap(&self, ip: Ipv4Addr) -> Result<OwnedFd> {
-        let found = self
-            .config
-            .ports
-            .iter()
-            .enumerate()
-            .find(|(_, port)| port.ip == ip);
-        let (index, port) = found.ok_or_else(|| FabricError::Config {
+        let network = {
+            let vpc = self.vpc.lock().unwrap_or_else(PoisonError::into_inner);
+            vpc.network()
+        };
+        let port = network.ports.iter().find(|port| port.ip == ip);
+        let port = port.ok_or_else(|| FabricError::Config {
             message: format!("no port has address {ip}"),
         })?;
-        let name = tap_name(index);
-        let tap = tap::open(&name)?;
+        let tap = tap::open(&port.tap)?;
         self.links
-            .plug(self.bridge, &name, port, self.config.mtu)
+            .plug(&Plug {
+                tap: port.tap.clone(),
+                bridge: port.bridge.clone(),
+                mac: port.mac,
+                mtu: network.mtu,
+            })
             .await?;
         Ok(tap)
     }
@@ -187,9 +190,7 @@ impl Fabric {
     /// # Errors
     /// As `TcpStream::connect`; no time limit but the kernel's (about two minutes).
     pub async fn dial(&self, address: SocketAddrV4) -> Result<TcpStream> {
-        TcpStream::connect(address)
-            .await
-            .map_err(FabricError::io(format!("connect to {address}")))
+        dial(address).await
     }
 
     /// All published ports, with the host addresses really bound.
@@ -216,12 +217,8 @@ impl Fabric {
     }
 }
 
-/// A TCP listener on an address inside.
-async fn listen_inside(address: SocketAddrV4) -> Result<TcpListener> {
-    TcpListener::bind(address)
+async fn dial(address: SocketAddrV4) -> Result<TcpStream> {
+    TcpStream::connect(address)
         .await
-        .map_err(|source| FabricError::Listen {
-            address: address.into(),
-            source,
-        })
+        .map_err(FabricError::io(format!("connect to {address}")))
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use super::BRIDGE;
 use super::error::{FabricError, Result};
 
 /// Settings of the whole namespace, to be written before any link is made.
@@ -33,17 +32,25 @@ pub(super) fn prepare() -> Result<()> {
         set(&format!("{base}/send_redirects"), "0")?;
         set(&format!("{base}/accept_redirects"), "0")?;
         set(&format!("{base}/accept_source_route"), "0")?;
+        // Who sends from where is decided port by port, and an interface without the check may send from anywhere.
+        set(&format!("{base}/rp_filter"), "0")?;
     }
     Ok(())
 }
 
-/// Settings of the bridge.
-pub(super) fn bridge() -> Result<()> {
-    let base = format!("/proc/sys/net/ipv4/conf/{BRIDGE}");
+/// Settings of a bridge.
+pub(super) fn bridge(name: &str) -> Result<()> {
+    let base = format!("/proc/sys/net/ipv4/conf/{name}");
     // Ports are isolated, so the bridge answers ARP for neighbours and routes between them.
     set(&format!("{base}/proxy_arp_pvlan"), "1")?;
-    set(&format!("{base}/send_redirects"), "0")?;
-    set(&format!("{base}/rp_filter"), "1")
+    // As quickly as the neighbour itself would (arp(7): up to 0.8 s otherwise).
+    set(&format!("/proc/sys/net/ipv4/neigh/{name}/proxy_delay"), "0")?;
+    set(&format!("{base}/send_redirects"), "0")
+}
+
+/// Settings of the end of a wire to a VPC: packets come from that VPC's own addresses only.
+pub(super) fn wire(name: &str) -> Result<()> {
+    set(&format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"), "1")
 }
 
 fn set(path: &str, value: &'static str) -> Result<()> {

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
@@ -30,7 +31,7 @@ const READY_POLL: Duration = Duration::from_millis(20);
 const SHOWN_LINES: usize = 5;
 
 /// How it stands with the way to the outside.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UplinkState {
     /// Being made.
     Starting,

@@ -23,6 +23,15 @@ pub struct OwnerLock {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder(String);
 
+impl Holder {
+    /// Its process, if it wrote that down.
+    #[must_use]
+    pub fn pid(&self) -> Option<i32> {
+        let rest = self.0.strip_prefix("pid ")?;
+        rest.split(' ').next()?.parse().ok()
+    }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -161,6 +170,7 @@ mod tests {
         let holder = OwnerLock::holder(&path).unwrap().unwrap();
         let pid = std::process::id();
         assert_eq!(holder.to_string(), format!("pid {pid} (a test)"));
+        assert_eq!(holder.pid(), i32::try_from(pid).ok());
         assert_eq!(
             OwnerLock::try_take(&path, "another").unwrap().unwrap_err(),
             holder

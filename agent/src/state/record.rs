@@ -341,9 +341,43 @@ pub struct Place {
     pub launch_index: u32,
     /// Detailed monitoring.
     pub monitoring: bool,
+    /// Secondary private addresses of the primary interface.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secondary_ips: Vec<Ipv4Addr>,
+    /// The interfaces beside the primary one, by device index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<Interface>,
+}
+
+/// A network interface beside the primary one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// `eni-…`.
+    pub interface_id: String,
+    /// `02:…`.
+    pub mac: String,
+    /// Its place at the instance, from 1.
+    pub device_index: u32,
+    /// Private addresses, the primary one first.
+    pub private_ips: Vec<Ipv4Addr>,
+    /// Public address of the primary private one.
+    #[serde(default)]
+    pub public_ip: Option<Ipv4Addr>,
+    /// Subnet.
+    pub subnet_id: String,
+    /// Its range.
+    pub subnet_cidr: String,
+    /// Security groups: id, name.
+    pub groups: Vec<(String, String)>,
 }
 
 impl Record {
+    /// MAC addresses of all interfaces, the primary one first.
+    pub fn macs(&self) -> impl Iterator<Item = &str> {
+        let more = self.place.iter().flat_map(|place| &place.interfaces);
+        std::iter::once(self.network.mac.as_str()).chain(more.map(|one| one.mac.as_str()))
+    }
+
     /// The `Name` tag.
     #[must_use]
     pub fn name(&self) -> Option<&str> {

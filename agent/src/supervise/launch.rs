@@ -99,7 +99,7 @@ pub fn launch_kept(home: &Home, mut held: Held, first: bool) -> Result<Launched>
 
 /// A session of its own, so that a terminal's Ctrl-C is ours to interpret; no signal blocked, as
 /// we may have some; and the descriptors stay open over exec.
-fn detach(fds: &[RawFd]) -> io::Result<()> {
+pub(crate) fn detach(fds: &[RawFd]) -> io::Result<()> {
     nix::unistd::setsid()?;
     SigSet::empty().thread_set_mask()?;
     for fd in fds {

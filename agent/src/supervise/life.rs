@@ -3,7 +3,7 @@
 //! Every state is committed to the record before it is acted on.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-use super::network::{self, LiveView};
+use super::network::Net;
 use super::protocol::{Reply, Report, Request, VMM_SOCKET};
 use super::requests::Incoming;
 use super::vmm::{self, Control, End, Vmm};
 use super::{Reporter, console, machine, settle_failure, vanishes};
 use crate::error::{Context, Error, Kind, Result};
-use crate::fabric::{Fabric, UplinkState};
+use crate::fabric::UplinkState;
 use crate::state::record::{MetadataOptions, Place, State, StateReason};
 use crate::state::{Held, Home, bind_socket};
 
@@ -62,8 +62,7 @@ enum Happening {
 pub(super) struct Life {
     home: Home,
     held: Held,
-    fabric: Arc<Fabric>,
-    view: LiveView,
+    net: Arc<Net>,
     inbox: mpsc::Receiver<Incoming>,
     leash: Option<OwnedFd>,
     goal: Goal,
@@ -87,15 +86,14 @@ impl Life {
     pub(super) fn new(
         home: Home,
         held: Held,
-        (fabric, view): (Arc<Fabric>, LiveView),
+        net: Arc<Net>,
         inbox: mpsc::Receiver<Incoming>,
         leash: Option<OwnedFd>,
     ) -> Self {
         Self {
             home,
             held,
-            fabric,
-            view,
+            net,
             inbox,
             leash,
             goal: Goal::Run,
@@ -187,19 +185,18 @@ impl Life {
     }
 
     async fn start_machine(&mut self) -> Result<Vmm> {
-        let address = self.held.record.network.private_ip;
-        let tap = self
-            .fabric
-            .open_tap(address)
-            .await
-            .map_err(|error| network::translate(&error))?;
+        let taps = self.net.open_taps(&self.held.record).await?;
         let control = bind_socket(self.held.dir.path(), VMM_SOCKET)
             .context(|| "cannot make the VMM's control socket")?;
-        let inherit: [OwnedFd; 2] = [tap, control.into()];
-        let [tap, control] = inherit.each_ref().map(std::os::fd::AsRawFd::as_raw_fd);
-        let mtu = self.fabric.config().mtu;
-        let inherited = machine::Inherited { tap, control, mtu };
-        let config = machine::config(&self.held, inherited);
+        let cables = taps.iter().map(AsRawFd::as_raw_fd).collect();
+        let inherited = machine::Inherited {
+            taps: cables,
+            control: control.as_raw_fd(),
+            mtu: self.net.mtu(),
+        };
+        let mut inherit = taps;
+        inherit.push(control.into());
+        let config = machine::config(&self.held, &inherited);
         let vmm = Vmm::spawn(&self.held.dir, &config, &inherit, &self.held.lock).await?;
         tracing::info!(pid = vmm.pid(), "the VMM runs");
         Ok(vmm)
@@ -237,7 +234,10 @@ impl Life {
         if self.uplink_told {
             return;
         }
-        if let UplinkState::Down(why) = &*self.fabric.uplink().borrow() {
+        let uplink = self.net.uplink();
+        // Once it is known how it stands, a VPC's is the agent's affair.
+        self.uplink_told = self.net.is_shared() && uplink != UplinkState::Starting;
+        if let UplinkState::Down(why) = uplink {
             self.uplink_told = true;
             let what = format!("the guest does not reach the outside: {why}");
             tracing::warn!("{what}");
@@ -293,7 +293,7 @@ impl Life {
         record.metadata = metadata;
         record.place = place;
         self.held.save()?;
-        network::update(&self.view, &self.held.record)
+        self.net.update(&self.held.record)
     }
 
     async fn stop(&mut self, timeout_ms: u64, machine: &mut Vmm) -> Result<()> {

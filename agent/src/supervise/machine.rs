@@ -12,10 +12,10 @@ use crate::state::Held;
 use crate::state::record::{DiskKind, Record};
 
 /// The descriptors that the VMM inherits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Inherited {
-    /// The guest's network cable.
-    pub(super) tap: i32,
+    /// The guest's network cables, in the order of its interfaces.
+    pub(super) taps: Vec<i32>,
     /// A listening control socket.
     pub(super) control: i32,
     /// MTU of the network.
@@ -23,7 +23,7 @@ pub(super) struct Inherited {
 }
 
 /// The VMM's configuration.
-pub(super) fn config(held: &Held, inherited: Inherited) -> VmConfig {
+pub(super) fn config(held: &Held, inherited: &Inherited) -> VmConfig {
     let record = &held.record;
     let hardware = &record.hardware;
     let boot = match &hardware.direct {
@@ -41,11 +41,15 @@ pub(super) fn config(held: &Held, inherited: Inherited) -> VmConfig {
         memory_mib: hardware.memory_mib,
         boot,
         disks: disks(held),
-        nets: vec![NetConfig {
-            tap: TapConfig::Fd(inherited.tap),
-            mac: record.network.mac.clone(),
-            mtu: Some(inherited.mtu),
-        }],
+        nets: record
+            .macs()
+            .zip(&inherited.taps)
+            .map(|(mac, tap)| NetConfig {
+                tap: TapConfig::Fd(*tap),
+                mac: mac.to_owned(),
+                mtu: Some(inherited.mtu),
+            })
+            .collect(),
         rng: true,
         smbios: smbios(record),
         nested_virtualization: hardware.nested,

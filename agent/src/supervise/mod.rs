@@ -22,9 +22,10 @@ mod requests;
 mod view;
 mod vmm;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,12 +34,15 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 pub use client::{ask, dial, wait_until_free};
 pub use console::{log_tail, tail_lines};
+pub(crate) use launch::detach;
 pub use launch::{Launched, launch, launch_kept};
+pub(crate) use network::translate;
+pub(crate) use view::of as view_of;
 pub use vmm::find_vmm;
 
 use crate::error::{Context, Error, Result};
 use crate::state::record::{Record, State, StateReason};
-use crate::state::{Held, Home, OwnerLock};
+use crate::state::{Held, Home, Listed, OwnerLock};
 use life::Life;
 use protocol::Report;
 
@@ -82,7 +86,7 @@ impl Reporter {
 }
 
 /// Takes over a descriptor that the parent left open for us.
-fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     if fd <= libc::STDERR_FILENO {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -127,7 +131,7 @@ pub fn main(home: Option<&Path>, args: &SuperviseArgs) -> Result<u8> {
     })
 }
 
-fn init_log() {
+pub(crate) fn init_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CUMULET_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     // A second subscriber would be a bug elsewhere; logging is not worth failing for.
@@ -147,8 +151,8 @@ fn prepare(
     leash: Option<OwnedFd>,
 ) -> Result<(tokio::runtime::Runtime, Life), Box<(Held, Error)>> {
     reporter.phase("making the network");
-    let entered = match network::leave_host(&held.record) {
-        Ok(entered) => entered,
+    let left = match network::leave_host(home, &held.record) {
+        Ok(left) => left,
         Err(error) => return Err(Box::new((held, error))),
     };
     // One thread: the VMM is tied to the life of the thread that starts it.
@@ -161,14 +165,13 @@ fn prepare(
         Err(error) => return Err(Box::new((held, error))),
     };
     let started = runtime.block_on(async {
-        let (fabric, view) = network::start(home, &held.record, entered).await?;
-        let fabric = Arc::new(fabric);
-        let inbox = requests::listen(&held, Arc::clone(&fabric))?;
-        Ok((fabric, inbox, view))
+        let net = Arc::new(left.start(home, &held.record).await?);
+        let inbox = requests::listen(&held, Arc::clone(&net))?;
+        Ok((net, inbox))
     });
     match started {
-        Ok((fabric, inbox, view)) => {
-            let life = Life::new(home.clone(), held, (fabric, view), inbox, leash);
+        Ok((net, inbox)) => {
+            let life = Life::new(home.clone(), held, net, inbox, leash);
             Ok((runtime, life))
         }
         Err(error) => Err(Box::new((held, error))),
@@ -203,4 +206,31 @@ fn settle_failure(home: &Home, mut held: Held, error: Error, first: bool) -> Rep
 /// Whether an instance that ends now is deleted.
 fn vanishes(record: &Record) -> bool {
     !record.keep || record.state == State::ShuttingDown
+}
+
+/// Processes that are in the network of a VPC, with its id: the supervisors of the agent's running instances.
+///
+/// # Errors
+/// When the state folder cannot be read.
+pub(crate) fn in_vpcs(home: &Home) -> Result<Vec<(String, i32)>> {
+    let own = fs::metadata("/proc/self/ns/net").context(|| "cannot look at our own network")?;
+    let mut found = Vec::new();
+    for listed in home.list()? {
+        let Listed::Good {
+            record,
+            holder: Some(holder),
+        } = listed
+        else {
+            continue;
+        };
+        let (Some(place), Some(pid)) = (record.place, holder.pid()) else {
+            continue;
+        };
+        // Whoever starts an instance holds it, too, for a moment, and is in the host's network.
+        let theirs = fs::metadata(format!("/proc/{pid}/ns/net"));
+        if theirs.is_ok_and(|theirs| (theirs.dev(), theirs.ino()) != (own.dev(), own.ino())) {
+            found.push((place.vpc_id, pid));
+        }
+    }
+    Ok(found)
 }

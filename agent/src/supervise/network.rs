@@ -1,25 +1,36 @@
-//! The instance's network and its metadata service.
+//! The instance's network: one of its own with a metadata service, or its place in a VPC of the agent's.
 
 use std::net::SocketAddrV4;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use cumulet_imds::Keys;
 use cumulet_imds::server;
 use cumulet_imds::view::InstanceView;
+use tokio::net::TcpStream;
 
 use super::view;
-use crate::cloud::net::private_domain;
 use crate::error::{Context, Error, Kind, Result};
+use crate::fabric::network::{bridge_name, tap_name};
 use crate::fabric::{
-    EnterConfig, Entered, Fabric, FabricConfig, FabricError, PortConfig, Publish, enter,
-    private_hostname,
+    self, Branch, EnterConfig, Entered, Fabric, FabricConfig, FabricError, Joined, Plug,
+    PortConfig, Publish, UplinkState, VPC_MTU, enter, private_hostname,
 };
+use crate::router::Client;
 use crate::state::Home;
-use crate::state::record::Record;
+use crate::state::record::{Place, Record};
+
+/// The process has left the host's network.
+pub(super) enum Left {
+    /// Into one that it owns.
+    Own(Entered),
+    /// Into that of a VPC.
+    Vpc(Joined, Client),
+}
 
 /// Leaves the host's network. Must be called while the process has one thread.
-pub(super) fn leave_host(record: &Record) -> Result<Entered> {
-    let publish = record
+pub(super) fn leave_host(home: &Home, record: &Record) -> Result<Left> {
+    let publish: Vec<Publish> = record
         .network
         .publish
         .iter()
@@ -28,41 +39,56 @@ pub(super) fn leave_host(record: &Record) -> Result<Entered> {
             guest: SocketAddrV4::new(record.network.private_ip, port.guest),
         })
         .collect();
-    enter(&EnterConfig {
-        publish,
-        uplink: record.network.uplink,
-    })
-    .map_err(|error| translate(&error))
+    match &record.place {
+        Some(place) => {
+            let mut router = Client::connect(home)?;
+            let (user, net) = router.find(&place.vpc_id)?;
+            let joined = fabric::join(&user, &net, &publish).map_err(|error| translate(&error))?;
+            Ok(Left::Vpc(joined, router))
+        }
+        None => enter(&EnterConfig {
+            publish,
+            uplink: record.network.uplink,
+        })
+        .map(Left::Own)
+        .map_err(|error| translate(&error)),
+    }
 }
 
 /// What the metadata service says now.
-pub(super) type LiveView = Arc<RwLock<Arc<InstanceView>>>;
+type LiveView = Arc<RwLock<Arc<InstanceView>>>;
 
-/// Makes the metadata service say what the record says.
-pub(super) fn update(live: &LiveView, record: &Record) -> Result<()> {
-    let view = Arc::new(view::of(record)?);
-    *live.write().unwrap_or_else(PoisonError::into_inner) = view;
-    Ok(())
+/// A running instance's network.
+#[derive(Debug)]
+pub(super) enum Net {
+    /// Of its own.
+    Own(Fabric, LiveView),
+    /// A place in a VPC, and a connection to the VPC's router.
+    Vpc(Branch, Mutex<Client>),
+}
+
+impl Left {
+    /// Builds what is to be built.
+    pub(super) async fn start(self, home: &Home, record: &Record) -> Result<Net> {
+        match self {
+            Self::Own(entered) => start(home, record, entered).await,
+            Self::Vpc(joined, router) => {
+                let branch = Branch::start(joined).map_err(|error| translate(&error))?;
+                Ok(Net::Vpc(branch, Mutex::new(router)))
+            }
+        }
+    }
 }
 
 /// Builds the network and serves the metadata on it.
-pub(super) async fn start(
-    home: &Home,
-    record: &Record,
-    entered: Entered,
-) -> Result<(Fabric, LiveView)> {
-    let mac = record
-        .network
-        .mac
-        .parse()
-        .map_err(|error: String| Error::internal(error))?;
+async fn start(home: &Home, record: &Record, entered: Entered) -> Result<Net> {
     let config = FabricConfig {
         ports: vec![PortConfig {
-            mac,
+            mac: mac(&record.network.mac)?,
             ip: record.network.private_ip,
             hostname: private_hostname(record.network.private_ip),
         }],
-        ..ranges(record)?
+        ..FabricConfig::default()
     };
     let fabric = Fabric::start(entered, config)
         .await
@@ -83,28 +109,103 @@ pub(super) async fn start(
         let config = server::Config::default();
         match server::serve(listener, lookup, Arc::new(keys), config).await {}
     });
-    Ok((fabric, live))
+    Ok(Net::Own(fabric, live))
 }
 
-/// The VPC and subnet of an instance of the agent's; the default ones of any other.
-fn ranges(record: &Record) -> Result<FabricConfig> {
+impl Net {
+    /// Plugs the instance in: a tap an interface, the primary one first.
+    pub(super) async fn open_taps(&self, record: &Record) -> Result<Vec<OwnedFd>> {
+        let failed = |error: FabricError| translate(&error);
+        match self {
+            Self::Own(fabric, _) => {
+                let tap = fabric.open_tap(record.network.private_ip).await;
+                Ok(vec![tap.map_err(failed)?])
+            }
+            Self::Vpc(branch, _) => {
+                let mut taps = Vec::new();
+                for plug in plugs(record)? {
+                    taps.push(branch.open_tap(&plug).await.map_err(failed)?);
+                }
+                Ok(taps)
+            }
+        }
+    }
+
+    /// Whether others are in it.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, Self::Vpc(..))
+    }
+
+    /// MTU in bytes.
+    pub(super) fn mtu(&self) -> u16 {
+        match self {
+            Self::Own(fabric, _) => fabric.config().mtu,
+            Self::Vpc(..) => VPC_MTU,
+        }
+    }
+
+    /// Connects to a TCP port of the guest.
+    pub(super) async fn dial(&self, address: SocketAddrV4) -> fabric::Result<TcpStream> {
+        match self {
+            Self::Own(fabric, _) => fabric.dial(address).await,
+            Self::Vpc(branch, _) => branch.dial(address).await,
+        }
+    }
+
+    /// Makes the metadata service say what the record says. A VPC's router reads the record itself.
+    pub(super) fn update(&self, record: &Record) -> Result<()> {
+        if let Self::Own(_, live) = self {
+            let view = Arc::new(view::of(record)?);
+            *live.write().unwrap_or_else(PoisonError::into_inner) = view;
+        }
+        Ok(())
+    }
+
+    /// How it stands with the way to the outside.
+    pub(super) fn uplink(&self) -> UplinkState {
+        match self {
+            Self::Own(fabric, _) => fabric.uplink().borrow().clone(),
+            Self::Vpc(_, router) => {
+                let mut router = router.lock().unwrap_or_else(PoisonError::into_inner);
+                // A router that is gone is replaced by the agent.
+                router.uplink().unwrap_or(UplinkState::Starting)
+            }
+        }
+    }
+}
+
+fn mac(text: &str) -> Result<fabric::MacAddr> {
+    text.parse().map_err(|error: String| Error::internal(error))
+}
+
+/// Where the taps of an instance of the agent's are plugged in.
+fn plugs(record: &Record) -> Result<Vec<Plug>> {
+    let plug = |eni: &str, subnet: &str, address: &str| -> Result<Plug> {
+        Ok(Plug {
+            tap: tap_name(eni),
+            bridge: bridge_name(subnet),
+            mac: mac(address)?,
+            mtu: VPC_MTU,
+        })
+    };
     let Some(place) = &record.place else {
-        return Ok(FabricConfig::default());
+        return Ok(Vec::new());
     };
-    let range = |text: &str| {
-        text.parse()
-            .context(|| format!("the record of {} is damaged: {text}", record.instance_id))
-    };
-    Ok(FabricConfig {
-        vpc: range(&place.vpc_cidr)?,
-        subnet: range(&place.subnet_cidr)?,
-        domain: private_domain(&place.region),
-        ..FabricConfig::default()
-    })
+    let Place {
+        subnet_id,
+        interfaces,
+        ..
+    } = place;
+    let network = &record.network;
+    let first = plug(&network.interface_id, subnet_id, &network.mac);
+    let more = interfaces
+        .iter()
+        .map(|one| plug(&one.interface_id, &one.subnet_id, &one.mac));
+    std::iter::once(first).chain(more).collect()
 }
 
 /// The fabric's errors in the user's terms.
-pub(super) fn translate(error: &FabricError) -> Error {
+pub(crate) fn translate(error: &FabricError) -> Error {
     let (kind, code) = match error {
         FabricError::PortBusy { .. } => (Kind::Conflict, "PortBusy"),
         FabricError::MissingTool { .. } => (Kind::Host, "MissingTool"),

@@ -8,10 +8,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
-use super::network::translate;
+use super::network::{Net, translate};
 use super::protocol::{Reply, Request, SOCKET};
 use crate::error::{Context, Error, Kind, Result};
-use crate::fabric::Fabric;
 use crate::state::record::State;
 use crate::state::{Held, bind_socket};
 
@@ -28,7 +27,7 @@ pub(super) struct Incoming {
 }
 
 /// Listens on the supervisor's socket.
-pub(super) fn listen(held: &Held, fabric: Arc<Fabric>) -> Result<mpsc::Receiver<Incoming>> {
+pub(super) fn listen(held: &Held, net: Arc<Net>) -> Result<mpsc::Receiver<Incoming>> {
     let doing = || format!("cannot listen for commands about {}", held.dir.id());
     let listener = bind_socket(held.dir.path(), SOCKET).context(doing)?;
     listener.set_nonblocking(true).context(doing)?;
@@ -39,10 +38,10 @@ pub(super) fn listen(held: &Held, fabric: Arc<Fabric>) -> Result<mpsc::Receiver<
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let (sender, fabric) = (sender.clone(), Arc::clone(&fabric));
+                    let (sender, net) = (sender.clone(), Arc::clone(&net));
                     tokio::spawn(async move {
                         let port = |port| SocketAddrV4::new(guest, port);
-                        if let Err(error) = serve(stream, &sender, &fabric, port).await {
+                        if let Err(error) = serve(stream, &sender, &net, port).await {
                             tracing::debug!(%error, "a command went away");
                         }
                     });
@@ -60,7 +59,7 @@ pub(super) fn listen(held: &Held, fabric: Arc<Fabric>) -> Result<mpsc::Receiver<
 async fn serve(
     stream: UnixStream,
     sender: &mpsc::Sender<Incoming>,
-    fabric: &Fabric,
+    net: &Net,
     guest: impl Fn(u16) -> SocketAddrV4,
 ) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
@@ -75,7 +74,7 @@ async fn serve(
         }
     };
     if let Request::Dial { port } = request {
-        return match dial(fabric, guest(port)).await {
+        return match dial(net, guest(port)).await {
             Ok(mut inner) => {
                 let accepted = Reply::Accepted {
                     previous: State::Running,
@@ -107,8 +106,8 @@ async fn answer(stream: &mut BufReader<UnixStream>, reply: &Reply) -> std::io::R
     stream.write_all(&line).await
 }
 
-async fn dial(fabric: &Fabric, address: SocketAddrV4) -> Result<tokio::net::TcpStream> {
-    match tokio::time::timeout(DIAL_LIMIT, fabric.dial(address)).await {
+async fn dial(net: &Net, address: SocketAddrV4) -> Result<tokio::net::TcpStream> {
+    match tokio::time::timeout(DIAL_LIMIT, net.dial(address)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(translate(&error)),
         Err(_) => Err(Error::new(

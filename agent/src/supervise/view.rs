@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use cumulet_imds::view::{Extras, InstanceView, InterfaceView, MetadataOptions, PublicKey};
 
 use crate::error::{Context, Result};
-use crate::state::record::{Disk, DiskKind, Place, Record};
+use crate::state::record::{Disk, DiskKind, Interface, Place, Record};
 use crate::types::Architecture;
 
 /// Where everything of this host is, in EC2's words.
@@ -29,7 +29,7 @@ const NO_IMAGE: &str = "ami-00000000000000000";
 ///
 /// # Errors
 /// When the user data in the record is not base64.
-pub(super) fn of(record: &Record) -> Result<InstanceView> {
+pub(crate) fn of(record: &Record) -> Result<InstanceView> {
     let user_data = record
         .user_data
         .as_ref()
@@ -55,7 +55,9 @@ pub(super) fn of(record: &Record) -> Result<InstanceView> {
         pending_time: record.launch_time.into(),
         hibernation_configured: false,
         block_devices: block_devices(&record.disks),
-        interfaces: vec![interface(record, &place)],
+        interfaces: std::iter::once(interface(record, &place))
+            .chain(place.interfaces.iter().map(|one| secondary(one, &place)))
+            .collect(),
         user_data,
         public_keys: record
             .key
@@ -93,6 +95,8 @@ fn here() -> Place {
         public_ip: None,
         launch_index: 0,
         monitoring: false,
+        secondary_ips: Vec::new(),
+        interfaces: Vec::new(),
     }
 }
 
@@ -102,7 +106,9 @@ fn interface(record: &Record, place: &Place) -> InterfaceView {
         interface_id: record.network.interface_id.clone(),
         mac: record.network.mac.clone(),
         device_number: 0,
-        private_ipv4s: vec![private],
+        private_ipv4s: std::iter::once(private)
+            .chain(place.secondary_ips.iter().copied())
+            .collect(),
         public_ipv4: place.public_ip,
         ipv6s: Vec::new(),
         subnet_id: place.subnet_id.clone(),
@@ -110,6 +116,24 @@ fn interface(record: &Record, place: &Place) -> InterfaceView {
         vpc_id: place.vpc_id.clone(),
         vpc_cidrs: vec![place.vpc_cidr.clone()],
         security_groups: place.groups.clone(),
+        subnet_ipv6_cidrs: Vec::new(),
+        vpc_ipv6_cidrs: Vec::new(),
+    }
+}
+
+fn secondary(one: &Interface, place: &Place) -> InterfaceView {
+    InterfaceView {
+        interface_id: one.interface_id.clone(),
+        mac: one.mac.clone(),
+        device_number: one.device_index,
+        private_ipv4s: one.private_ips.clone(),
+        public_ipv4: one.public_ip,
+        ipv6s: Vec::new(),
+        subnet_id: one.subnet_id.clone(),
+        subnet_cidr: one.subnet_cidr.clone(),
+        vpc_id: place.vpc_id.clone(),
+        vpc_cidrs: vec![place.vpc_cidr.clone()],
+        security_groups: one.groups.clone(),
         subnet_ipv6_cidrs: Vec::new(),
         vpc_ipv6_cidrs: Vec::new(),
     }

@@ -54,11 +54,15 @@ impl Guest {
     /// Boots: interface up, no address.
     pub(crate) async fn boot(fabric: &Fabric, n: u8) -> Self {
         let port = fabric.open_tap(ip(n)).await.expect("open the tap");
+        Self::on_cable(port, mac(n))
+    }
+
+    /// Boots with a tap as its cable: interface up, no address.
+    pub(crate) fn on_cable(port: OwnedFd, mac: MacAddr) -> Self {
         let (jobs, inbox) = mpsc::channel::<Job>();
         thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("a guest's namespace");
             let nic = open_nic();
-            let mac = mac(n);
             sh(&format!(
                 "ip link set lo up; ip link set eth0 address {mac} mtu 9001 up"
             ));
@@ -110,6 +114,11 @@ nix::ioctl_write_ptr_bad!(
 
 /// The guest's own end of the cable: another tap, called eth0.
 fn open_nic() -> OwnedFd {
+    make_tap("eth0")
+}
+
+/// A tap of this name, in the network namespace of the calling thread.
+pub(crate) fn make_tap(name: &str) -> OwnedFd {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -117,13 +126,13 @@ fn open_nic() -> OwnedFd {
         .expect("open /dev/net/tun");
     // SAFETY: all zeros is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"eth0") {
-        *to = libc::c_char::from_ne_bytes([*from]);
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     let flags = u16::try_from(libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR).expect("flags");
     request.ifr_ifru.ifru_flags = libc::c_short::from_ne_bytes(flags.to_ne_bytes());
     // SAFETY: the request is valid and outlives the call.
-    unsafe { tunsetiff(file.as_raw_fd(), &raw const request) }.expect("make the guest's interface");
+    unsafe { tunsetiff(file.as_raw_fd(), &raw const request) }.expect("make a tap");
     file.into()
 }
 

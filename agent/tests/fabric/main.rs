@@ -16,6 +16,7 @@ mod guest;
 mod outer;
 mod publish;
 mod uplink;
+mod vpc;
 
 use std::env;
 use std::os::unix::process::CommandExt;
@@ -127,6 +128,27 @@ const CASES: &[Case] = &[
         Needs::Nothing,
         uplink::pasta_killed,
     ),
+    case(
+        "security_groups_decide_between_instances",
+        Needs::Nothing,
+        vpc::security_groups,
+    ),
+    case(
+        "revoked_rules_end_new_connections_only",
+        Needs::Nothing,
+        vpc::revoked,
+    ),
+    case(
+        "vpcs_with_the_same_range_meet_by_public_addresses_only",
+        Needs::Nothing,
+        vpc::public_addresses,
+    ),
+    case(
+        "routes_lead_through_an_instance",
+        Needs::Nothing,
+        vpc::routed_through_an_instance,
+    ),
+    case("an_adopted_vpc_goes_on", Needs::Nothing, vpc::adopted),
     case("kill_9_leaves_nothing", Needs::Nothing, gone::kill_9),
     case(
         "kill_9_leaves_nothing_of_a_veth",

@@ -1,13 +1,12 @@
 //! VPCs and what is in them: what a region knows of its networks.
 //!
-//! Nothing here touches the host's network: the fabric is made from these records. What filters an interface's packets
-//! can be derived from [`NetworkInterface::groups`] and the [`SecurityGroupRule`]s of those groups; where they may go,
-//! from [`route_table_of`].
+//! Nothing here touches the host's network: [`networks()`] tells what it is to be, and the router makes it so.
 
 mod furnish;
 mod interface;
 mod lookup;
 mod names;
+mod networks;
 mod public;
 mod state;
 
@@ -24,6 +23,7 @@ pub use lookup::{
     route_table_of,
 };
 pub use names::{private_dns_name, private_domain, public_dns_name, zone_id, zone_prefix};
+pub use networks::networks;
 pub use public::{
     assign_public, elastic_of, free_public_address, leave_address, public_address_of,
     release_public,

@@ -1,21 +1,23 @@
-//! The subnet's DHCP server (RFC 2131): each port has one address, for ever.
+//! A subnet's DHCP server (RFC 2131): each port has one address, for ever.
 //!
 //! The packet filter lets a port ask only in the name of its own MAC address, so `chaddr` can be
 //! trusted here. Answers find a guest without an address by the fixed neighbour entries.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::AsRawFd as _;
 
 use dhcproto::v4::{DhcpOption, Flags, HType, Message, MessageType, Opcode, OptionCode};
 use dhcproto::{Decodable, Encodable};
 use hickory_proto::rr::Name;
 use ipnet::Ipv4Net;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, sockopt};
 use tokio::net::UdpSocket;
 
-use super::BRIDGE;
-use super::config::{FabricConfig, MacAddr, PortConfig};
+use super::config::MacAddr;
 use super::error::{FabricError, Result};
+use super::network::{Network, Port, Subnet};
+use super::vpc::Current;
 
 /// Lease time in seconds, as on EC2.
 const LEASE_SECONDS: u32 = 3600;
@@ -26,26 +28,26 @@ const MESSAGE_MAX: usize = 9216;
 const SERVER_PORT: u16 = 67;
 const CLIENT_PORT: u16 = 68;
 
-/// What the server knows.
+/// The server of one subnet.
 #[derive(Debug)]
 pub(super) struct Server {
-    config: FabricConfig,
-    search: Option<Name>,
-    ports: HashMap<MacAddr, PortConfig>,
+    bridge: String,
+    network: Current,
+}
+
+/// Whom an answer is for.
+struct Client<'a> {
+    network: &'a Network,
+    subnet: &'a Subnet,
+    port: &'a Port,
 }
 
 impl Server {
-    pub(super) fn new(config: &FabricConfig) -> Self {
-        let ports = config
-            .ports
-            .iter()
-            .map(|port| (port.mac, port.clone()))
-            .collect();
-        let search = Name::from_ascii(format!("{}.", config.domain)).ok();
+    /// The server on this bridge; it follows the network's changes.
+    pub(super) fn new(bridge: &str, network: Current) -> Self {
         Self {
-            config: config.clone(),
-            search,
-            ports,
+            bridge: bridge.to_owned(),
+            network,
         }
     }
 
@@ -90,8 +92,18 @@ impl Server {
             return None;
         }
         let mac = MacAddr(request.chaddr().try_into().ok()?);
-        let port = self.ports.get(&mac)?;
-        let kind = self.decide(request, port)?;
+        let network = self.network.get();
+        let subnet = network.subnet(&self.bridge)?;
+        let port = network
+            .ports
+            .iter()
+            .find(|port| port.mac == mac && port.bridge == self.bridge)?;
+        let client = Client {
+            network: &network,
+            subnet,
+            port,
+        };
+        let kind = client.decide(request)?;
         tracing::debug!(%mac, ip = %port.ip, request = ?request.opts().msg_type(), reply = ?kind, "DHCP");
         let mut reply = Message::new_with_id(
             request.xid(),
@@ -107,7 +119,7 @@ impl Server {
         reply.opts_mut().insert(DhcpOption::MessageType(kind));
         reply
             .opts_mut()
-            .insert(DhcpOption::ServerIdentifier(self.config.gateway()));
+            .insert(DhcpOption::ServerIdentifier(subnet.gateway()));
         if kind == MessageType::Nak {
             reply.set_flags(Flags::default().set_broadcast());
             return Some((reply, SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT)));
@@ -126,7 +138,7 @@ impl Server {
                 .opts_mut()
                 .insert(DhcpOption::Rebinding(LEASE_SECONDS / 8 * 7));
         }
-        self.add_options(request, port, &mut reply);
+        client.add_options(request, &mut reply);
         let unicast = inform || request.ciaddr() == port.ip || !request.flags().broadcast();
         let to = if unicast {
             port.ip
@@ -135,16 +147,18 @@ impl Server {
         };
         Some((reply, SocketAddrV4::new(to, CLIENT_PORT)))
     }
+}
 
+impl Client<'_> {
     /// What to say, if anything.
-    fn decide(&self, request: &Message, port: &PortConfig) -> Option<MessageType> {
-        let options = request.opts();
+    fn decide(&self, request: &Message) -> Option<MessageType> {
+        let (port, options) = (self.port, request.opts());
         match options.msg_type()? {
             MessageType::Discover => Some(MessageType::Offer),
             MessageType::Request => {
                 if let Some(DhcpOption::ServerIdentifier(server)) =
                     options.get(OptionCode::ServerIdentifier)
-                    && *server != self.config.gateway()
+                    && *server != self.subnet.gateway()
                 {
                     return None;
                 }
@@ -169,27 +183,30 @@ impl Server {
     }
 
     /// The options that the client asks for, or all when it does not say.
-    fn add_options(&self, request: &Message, port: &PortConfig, reply: &mut Message) {
-        let config = &self.config;
+    fn add_options(&self, request: &Message, reply: &mut Message) {
+        let (network, subnet) = (self.network, self.subnet);
         let asked = match request.opts().get(OptionCode::ParameterRequestList) {
             Some(DhcpOption::ParameterRequestList(codes)) => Some(codes),
             _ => None,
         };
-        let gateway = config.gateway();
+        let gateway = subnet.gateway();
         let mut options = vec![
-            DhcpOption::SubnetMask(config.subnet.netmask()),
+            DhcpOption::SubnetMask(subnet.cidr.netmask()),
             DhcpOption::Router(vec![gateway]),
-            DhcpOption::DomainNameServer(vec![config.dns()]),
-            DhcpOption::Hostname(port.hostname.clone()),
-            DhcpOption::DomainName(config.domain.clone()),
-            DhcpOption::InterfaceMtu(config.mtu),
-            DhcpOption::BroadcastAddr(config.subnet.broadcast()),
+            DhcpOption::Hostname(self.port.hostname.clone()),
+            DhcpOption::InterfaceMtu(network.mtu),
+            DhcpOption::BroadcastAddr(subnet.cidr.broadcast()),
         ];
-        options.extend(
-            self.search
-                .clone()
-                .map(|name| DhcpOption::DomainSearch(vec![name])),
-        );
+        let set = &network.options;
+        let some = |list: &[Ipv4Addr]| Some(list.to_vec()).filter(|list| !list.is_empty());
+        options.extend(some(&set.dns).map(DhcpOption::DomainNameServer));
+        options.extend(some(&set.ntp).map(DhcpOption::NtpServers));
+        options.extend(some(&set.netbios).map(DhcpOption::NetBiosNameServers));
+        if let Some(domain) = &set.domain {
+            options.push(DhcpOption::DomainName(domain.clone()));
+            let search = Name::from_ascii(format!("{domain}.")).ok();
+            options.extend(search.map(|name| DhcpOption::DomainSearch(vec![name])));
+        }
         // RFC 3442: whoever takes this one ignores the router option, so the router is here too.
         let default = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
         options.push(DhcpOption::ClasslessStaticRoute(vec![(default, gateway)]));
@@ -245,18 +262,17 @@ fn essence(message: &[u8]) -> Option<Vec<u8>> {
     Some(kept)
 }
 
-/// The server's socket: on the bridge only, able to broadcast.
-pub(super) fn socket() -> Result<UdpSocket> {
-    let make = || -> io::Result<UdpSocket> {
-        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, SERVER_PORT))?;
-        nix::sys::socket::setsockopt(
-            &socket,
-            nix::sys::socket::sockopt::BindToDevice,
-            &BRIDGE.into(),
-        )?;
-        socket.set_broadcast(true)?;
-        socket.set_nonblocking(true)?;
-        UdpSocket::from_std(socket)
+/// The server's socket: on the bridge only, able to broadcast. Made in the network namespace of the calling thread.
+pub(super) fn socket(bridge: &str) -> Result<std::net::UdpSocket> {
+    let make = || -> io::Result<std::net::UdpSocket> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = nix::sys::socket::socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
+        // Before it is bound: other subnets' servers have the same address and port.
+        setsockopt(&fd, sockopt::BindToDevice, &bridge.into())?;
+        setsockopt(&fd, sockopt::Broadcast, &true)?;
+        let any = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SERVER_PORT));
+        bind(fd.as_raw_fd(), &any)?;
+        Ok(fd.into())
     };
     make().map_err(FabricError::io("open the DHCP server's socket"))
 }

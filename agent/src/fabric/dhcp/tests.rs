@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::config::private_hostname;
+use super::super::config::{FabricConfig, PortConfig, private_hostname};
 use super::*;
 
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -15,10 +15,11 @@ fn server() -> Server {
         ip: IP,
         hostname: private_hostname(IP),
     };
-    Server::new(&FabricConfig {
+    let config = FabricConfig {
         ports: vec![port],
         ..FabricConfig::default()
-    })
+    };
+    Server::new("vpc0", Current::fixed(config.network()))
 }
 
 fn request(kind: MessageType, options: Vec<DhcpOption>) -> Message {

@@ -7,40 +7,49 @@ mod forward;
 mod server;
 mod zone;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::config::FabricConfig;
+use super::config::DNS_LINK_LOCAL;
 use super::error::{FabricError, Result};
-use super::host::HostSide;
-use super::links::dns_addresses;
-use super::uplink::UplinkState;
+use super::network::Network;
+pub(super) use server::Server;
 
-/// Binds the server's addresses and starts it.
-pub(super) async fn spawn(
-    tasks: &mut JoinSet<()>,
-    config: &FabricConfig,
-    host: Arc<HostSide>,
-    uplink: watch::Receiver<UplinkState>,
-) -> Result<()> {
-    let forwarder = forward::Forwarder::new(host, uplink);
-    let server = Arc::new(server::Server::new(zone::Zone::new(config), forwarder));
-    for address in dns_addresses(config) {
-        let (udp, tcp) = bind(address).await?;
-        tasks.spawn(server::serve_udp(Arc::clone(&server), udp));
-        tasks.spawn(server::serve_tcp(Arc::clone(&server), tcp));
-    }
-    Ok(())
+/// Sockets of one address.
+type Pair = (UdpSocket, TcpListener);
+
+/// Binds the server's addresses, in the network namespace of the calling thread.
+pub(super) fn bind(network: &Network) -> Result<Vec<Pair>> {
+    let addresses = [network.dns_address(), DNS_LINK_LOCAL];
+    addresses
+        .into_iter()
+        .map(|address| {
+            let address = SocketAddr::from((address, 53));
+            let make = || {
+                let pair = (UdpSocket::bind(address)?, TcpListener::bind(address)?);
+                pair.0.set_nonblocking(true)?;
+                pair.1.set_nonblocking(true)?;
+                Ok(pair)
+            };
+            make().map_err(|source| FabricError::Listen { address, source })
+        })
+        .collect()
 }
 
-async fn bind(address: Ipv4Addr) -> Result<(UdpSocket, TcpListener)> {
-    let address = SocketAddr::from((address, 53));
-    let refused = |source| FabricError::Listen { address, source };
-    let udp = UdpSocket::bind(address).await.map_err(refused)?;
-    let tcp = TcpListener::bind(address).await.map_err(refused)?;
-    Ok((udp, tcp))
+/// Starts the server at these sockets.
+pub(super) fn spawn(
+    tasks: &mut JoinSet<()>,
+    server: &Arc<Server>,
+    sockets: Vec<Pair>,
+) -> Result<()> {
+    let poll = || FabricError::io("poll a DNS socket");
+    for (udp, tcp) in sockets {
+        let udp = tokio::net::UdpSocket::from_std(udp).map_err(poll())?;
+        let tcp = tokio::net::TcpListener::from_std(tcp).map_err(poll())?;
+        tasks.spawn(server::serve_udp(Arc::clone(server), udp));
+        tasks.spawn(server::serve_tcp(Arc::clone(server), tcp));
+    }
+    Ok(())
 }

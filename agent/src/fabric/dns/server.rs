@@ -1,17 +1,20 @@
 //! DNS over UDP and TCP (RFC 1035 §4.2).
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::forward::{Forwarder, Transport};
 use super::zone::{Decision, Zone};
+use crate::fabric::host::HostSide;
+use crate::fabric::network::Network;
+use crate::fabric::uplink::UplinkState;
 
 /// Most queries on their way to the host's resolvers at once; more are told to try later.
 const FORWARDED_MAX: usize = 128;
@@ -26,19 +29,35 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The server: private names and the way to the others.
 #[derive(Debug)]
-pub(super) struct Server {
-    zone: Zone,
+pub(in crate::fabric) struct Server {
+    zone: RwLock<Arc<Zone>>,
     forwarder: Forwarder,
     slots: Semaphore,
 }
 
 impl Server {
-    pub(super) fn new(zone: Zone, forwarder: Forwarder) -> Self {
+    /// The server of a network. Without an uplink it knows the private names only.
+    pub(in crate::fabric) fn new(
+        network: &Network,
+        host: Arc<HostSide>,
+        uplink: watch::Receiver<UplinkState>,
+    ) -> Self {
         Self {
-            zone,
-            forwarder,
+            zone: RwLock::new(Arc::new(Zone::new(network))),
+            forwarder: Forwarder::new(host, uplink),
             slots: Semaphore::new(FORWARDED_MAX),
         }
+    }
+
+    /// Takes the names of the network as it is now.
+    pub(in crate::fabric) fn follow(&self, network: &Network) {
+        let zone = Arc::new(Zone::new(network));
+        *self.zone.write().unwrap_or_else(PoisonError::into_inner) = zone;
+    }
+
+    fn decide(&self, query: &[u8]) -> Decision {
+        let zone = Arc::clone(&self.zone.read().unwrap_or_else(PoisonError::into_inner));
+        zone.decide(query)
     }
 
     /// The answer to a query that has to be forwarded.
@@ -78,7 +97,7 @@ pub(super) async fn serve_udp(server: Arc<Server>, socket: UdpSocket) {
                 continue;
             }
         };
-        match server.zone.decide(&buffer[..length]) {
+        match server.decide(&buffer[..length]) {
             Decision::Answer(bytes) => send(&socket, &bytes, client).await,
             Decision::Forward { failure, .. } if forwarded.len() >= FORWARDED_MAX => {
                 send(&socket, &failure, client).await;
@@ -140,7 +159,7 @@ async fn converse(server: &Server, mut stream: TcpStream) -> io::Result<()> {
         let Some(query) = timeout(IDLE_MAX, read_message(&mut stream)).await?? else {
             return Ok(());
         };
-        let answer = match server.zone.decide(&query) {
+        let answer = match server.decide(&query) {
             Decision::Answer(bytes) => bytes,
             Decision::Forward {
                 no_such_name,

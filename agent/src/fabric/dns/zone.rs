@@ -8,7 +8,8 @@ use hickory_proto::rr::rdata::{A, PTR, SOA};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use ipnet::{IpNet, Ipv4Net};
 
-use super::super::config::{FabricConfig, IMDS_ADDRESS, private_hostname};
+use super::super::config::{IMDS_ADDRESS, private_hostname};
+use super::super::network::{Network, Subnet};
 
 /// Time to live of our records in seconds.
 const TTL: u32 = 60;
@@ -43,21 +44,27 @@ pub(super) struct Zone {
 }
 
 impl Zone {
-    pub(super) fn new(config: &FabricConfig) -> Self {
-        // The configuration has been validated: these are DNS names.
+    pub(super) fn new(network: &Network) -> Self {
+        // What is no DNS name cannot be asked for.
         let name = |label: &str| {
-            Name::from_ascii(format!("{label}.{}.", config.domain))
+            Name::from_ascii(format!("{label}.{}.", network.domain))
                 .unwrap_or_default()
                 .to_lowercase()
         };
-        let domain = Name::from_ascii(format!("{}.", config.domain))
+        let domain = Name::from_ascii(format!("{}.", network.domain))
             .unwrap_or_default()
             .to_lowercase();
-        let own = [config.gateway(), config.dns()].map(|ip| (ip, name(&private_hostname(ip))));
-        let addresses: HashMap<_, _> = config
+        let gateways = network.subnets.iter().map(Subnet::gateway);
+        let own = gateways
+            .chain([network.dns_address()])
+            .map(|ip| (ip, name(&private_hostname(ip))));
+        let more = network.ports.iter().flat_map(|port| &port.more);
+        let more = more.map(|ip| (*ip, name(&private_hostname(*ip))));
+        let addresses: HashMap<_, _> = network
             .ports
             .iter()
             .map(|port| (port.ip, name(&port.hostname)))
+            .chain(more)
             .chain(own)
             .collect();
         let mut names: HashMap<_, _> = addresses
@@ -67,7 +74,7 @@ impl Zone {
         names.insert(name("instance-data"), IMDS_ADDRESS);
         Self {
             domain,
-            vpc: config.vpc,
+            vpc: network.cidr,
             names,
             addresses,
         }
@@ -230,7 +237,7 @@ fn reply(answer: &Message) -> Decision {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::super::config::{MacAddr, PortConfig};
+    use super::super::super::config::{FabricConfig, MacAddr, PortConfig};
     use super::*;
 
     fn zone() -> Zone {
@@ -240,10 +247,11 @@ mod tests {
             ip,
             hostname: private_hostname(ip),
         };
-        Zone::new(&FabricConfig {
+        let config = FabricConfig {
             ports: vec![port],
             ..FabricConfig::default()
-        })
+        };
+        Zone::new(&config.network())
     }
 
     fn query(name: &str, kind: RecordType) -> Message {

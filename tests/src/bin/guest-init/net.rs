@@ -23,11 +23,12 @@ const ASK_AGAIN_SECONDS: i64 = 2;
 /// Bytes of one socket call.
 const CHUNK: usize = 256 << 10;
 
-/// `{"to", "send", "receive", "seed"}`: connects, sends `send` pattern bytes, closes its side, then
-/// expects `receive` bytes of the same pattern.
+/// `{"to", "send", "receive", "seed", "patience"}`: connects, for so many seconds at most, sends `send` pattern bytes,
+/// closes its side, then expects `receive` bytes of the same pattern.
 pub(crate) fn tcp_connect(args: &Args) -> Result<Value> {
     let to: SocketAddr = args.text("to")?.parse()?;
-    let stream = TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("to {to}"))?;
+    let patience = Duration::from_secs(args.number_or("patience", PATIENCE.as_secs())?);
+    let stream = TcpStream::connect_timeout(&to, patience).with_context(|| format!("to {to}"))?;
     transfer(stream, args)
 }
 

@@ -217,7 +217,6 @@ fn attach(
             "Index 0 is the primary interface; a number from 1 is expected.",
         ));
     }
-    cloud.check_attach()?;
     let (id, instance) = (&request.network_interface_id, &request.instance_id);
     cloud.change(&call.region, |region| {
         let interface: &NetworkInterface = find(region, id)?;
@@ -234,6 +233,7 @@ fn attach(
                 "You may not attach a network interface to an instance in another VPC",
             ));
         }
+        cloud.check_plug(region, instance)?;
         attach_interface(region, id, instance, request.device_index, false)?;
         call.go()?;
         let attachment = find::<NetworkInterface>(region, id)?.attachment.as_ref();
@@ -275,6 +275,9 @@ fn detach(
                 "OperationNotPermitted",
                 "The network interface at device index 0 cannot be detached.",
             ));
+        }
+        if let Some(place) = &interface.attachment {
+            cloud.check_plug(region, &place.instance_id)?;
         }
         call.go()?;
         release_public(region, &id);

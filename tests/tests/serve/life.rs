@@ -1,59 +1,12 @@
-//! `cumulet serve` over real machines: what the API says and what the machines do are the same.
-
-use std::fs;
-use std::process::Command;
+//! The life of instances: what the API says and what the machines do are the same.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cumulet_tests::api::{Serve, text};
 use cumulet_tests::cumulet::{Cumulet, Guest, until};
-use cumulet_tests::paths;
 use serde_json::json;
 
-/// What GRUB would have read.
-const GRUB_CFG: &str = "menuentry 'guest' {
-    linux /boot/vmlinuz root=/dev/vda console=ttyS0 quiet panic=-1
-    initrd /boot/initrd
-}
-";
-
-/// An AMI with the test guest; its id.
-fn ami(cumulet: &Cumulet) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let boot = folder.path().join("tree/boot");
-    fs::create_dir_all(boot.join("grub")).unwrap();
-    fs::copy(paths::payload("6.1", "vmlinuz"), boot.join("vmlinuz")).unwrap();
-    fs::copy(paths::payload("6.1", "initrd"), boot.join("initrd")).unwrap();
-    fs::write(boot.join("grub/grub.cfg"), GRUB_CFG).unwrap();
-    let image = folder.path().join("image");
-    let made = Command::new("mke2fs")
-        .args(["-q", "-t", "ext4", "-O", "^has_journal", "-d"])
-        .arg(folder.path().join("tree"))
-        .arg(&image)
-        .arg("256M")
-        .status()
-        .unwrap();
-    assert!(made.success());
-    let imported = cumulet.json(&[
-        "images",
-        "import",
-        image.to_str().unwrap(),
-        "--name",
-        "guest",
-    ]);
-    imported["ImageId"].as_str().expect("an AMI").to_owned()
-}
-
-fn run(serve: &Serve, ami: &str, more: &[(&str, &str)]) -> String {
-    let mut fields = vec![
-        ("ImageId", ami),
-        ("MinCount", "1"),
-        ("MaxCount", "1"),
-        ("InstanceType", "t3.nano"),
-    ];
-    fields.extend(more);
-    text(&serve.call("RunInstances", &fields).unwrap(), "instanceId")
-}
+use crate::common::{ami, metadata, net_up, run};
 
 #[test]
 fn a_real_machine_lives_as_the_api_says() {
@@ -81,18 +34,7 @@ fn a_real_machine_lives_as_the_api_says() {
     // The guest sees what the API says, now and after a change.
     let dmi = guest.ask(&json!({ "cmd": "dmi" }));
     assert_eq!(dmi["id"]["board_asset_tag"], id.as_str());
-    let nets = guest.ask(&json!({ "cmd": "net_list" }));
-    let eth = nets
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|net| net["name"] != "lo")
-        .unwrap();
-    assert_eq!(eth["mac"], text(&running, "macAddress").as_str());
-    let mut octets = private.split('.').map(|part| part.parse::<u8>().unwrap());
-    let third = [octets.next(), octets.next(), octets.next()][2].unwrap() & 0xf0;
-    let gateway = format!("172.31.{third}.1");
-    guest.ask(&json!({ "cmd": "net_up", "name": eth["name"], "address": private, "prefix": 20, "gateway": gateway }));
+    net_up(&mut guest, &running);
     assert_eq!(metadata(&mut guest, "meta-data/instance-id"), id);
     assert_eq!(metadata(&mut guest, "user-data"), "hello");
     assert_eq!(metadata(&mut guest, "meta-data/tags/instance/Name"), "web");
@@ -141,18 +83,6 @@ fn a_real_machine_lives_as_the_api_says() {
     assert_eq!(text(&left, "status"), "available");
     let kept = cumulet.home().join("volumes").join(text(&left, "volumeId"));
     assert!(kept.is_dir(), "{left}");
-}
-
-fn metadata(guest: &mut Guest, path: &str) -> String {
-    let token = guest.ask(&json!({
-        "cmd": "http", "to": "169.254.169.254:80", "method": "PUT", "path": "/latest/api/token",
-        "headers": { "X-aws-ec2-metadata-token-ttl-seconds": "60" },
-    }));
-    let answer = guest.ask(&json!({
-        "cmd": "http", "to": "169.254.169.254:80", "method": "GET", "path": format!("/latest/{path}"),
-        "headers": { "X-aws-ec2-metadata-token": token["body"] },
-    }));
-    answer["body"].as_str().unwrap_or_default().to_owned()
 }
 
 #[test]

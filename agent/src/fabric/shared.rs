@@ -1,0 +1,213 @@
+//! The network that all VPCs share: where public addresses live and the way to the outside begins.
+//!
+//! ```text
+//!  the host's network      the router's network namespace      a namespace for each VPC
+//! ┌──────────────────┐     ┌─────────────────────────────┐     ┌──────────────────────────────────────────┐
+//! │ pasta ═══════════╪═════╪═ up0 ─ NAT ─ routes ─ v… ══╪═════╪═ up0 ─ 1:1 NAT ─ routes ┬ s… (bridge) ─ e… │
+//! └──────────────────┘     └─────────────────────────────┘     └─────────────────────────┴ s… (bridge) ─ e… │
+//! ```
+//!
+//! VPCs may use the same private ranges, as on EC2: each has a namespace, and only public addresses are known here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use nix::sched::{CloneFlags, unshare};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::enter::Entered;
+use super::error::Result;
+use super::host::HostSide;
+use super::links::Links;
+use super::network::Network;
+use super::uplink::{self, UplinkState};
+use super::vpc::{self, Vpc};
+use super::{UPLINK, rules, sysctl, wire};
+
+/// All VPCs' networks. Dropping it ends their servers; the namespaces go with the last process in them.
+#[derive(Debug)]
+pub struct Shared {
+    host: Arc<HostSide>,
+    links: Links,
+    uplink: watch::Receiver<UplinkState>,
+    vpcs: HashMap<String, Vpc>,
+    adopted: HashMap<String, OwnedFd>,
+    public: BTreeMap<Ipv4Addr, String>,
+    _tasks: JoinSet<()>,
+}
+
+impl Shared {
+    /// Builds the shared network inside.
+    ///
+    /// # Errors
+    /// What the kernel or `nft` refused.
+    pub async fn start(entered: Entered) -> Result<Self> {
+        sysctl::prepare()?;
+        rules::apply(&ruleset())?;
+        let links = Links::connect()?;
+        links.bring_up_lo().await?;
+        let host = Arc::new(entered.host);
+        let (sender, uplink) = watch::channel(UplinkState::Starting);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(uplink::run(
+            Arc::clone(&host),
+            entered.namespaces,
+            entered.uplink,
+            sender,
+        ));
+        Ok(Self {
+            host,
+            links,
+            uplink,
+            vpcs: HashMap::new(),
+            adopted: HashMap::new(),
+            public: BTreeMap::new(),
+            _tasks: tasks,
+        })
+    }
+
+    /// Takes over the namespace of a VPC that a router before us made. The next [`Shared::apply`] makes it work again.
+    pub fn adopt(&mut self, id: String, net: OwnedFd) {
+        self.adopted.insert(id, net);
+    }
+
+    /// Makes the VPCs' networks these and no others.
+    ///
+    /// # Errors
+    /// The first that failed; the others are as they are to be, and it may be tried again.
+    pub async fn apply(&mut self, networks: Vec<Network>) -> Result<()> {
+        let gone: Vec<String> = self
+            .vpcs
+            .keys()
+            .filter(|id| networks.iter().all(|network| network.id != **id))
+            .cloned()
+            .collect();
+        for id in gone {
+            self.vpcs.remove(&id);
+            self.links.remove(&wire_name(&id)).await?;
+        }
+        let mut public = BTreeMap::new();
+        let mut failed = None;
+        for network in networks {
+            let id = network.id.clone();
+            let name = wire_name(&id);
+            let addresses: Vec<Ipv4Addr> = network.public_addresses().collect();
+            let done = match self.vpcs.get_mut(&id) {
+                Some(vpc) => vpc.apply(network).await,
+                None => self.make(network).await,
+            };
+            match done {
+                Ok(()) => public.extend(addresses.into_iter().map(|ip| (ip, name.clone()))),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        for (ip, name) in &public {
+            if self.public.get(ip) != Some(name) {
+                wire::lead(&self.links, *ip, name).await?;
+            }
+        }
+        for ip in self.public.keys().filter(|ip| !public.contains_key(ip)) {
+            wire::unlead(&self.links, *ip).await;
+        }
+        self.public = public;
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn make(&mut self, network: Network) -> Result<()> {
+        let id = network.id.clone();
+        let net = match self.adopted.remove(&id) {
+            Some(net) => net,
+            None => new_namespace()?,
+        };
+        vpc::prepare(&net, &network)?;
+        wire::lay(&self.links, &wire_name(&id), &net, network.mtu).await?;
+        let host = Arc::clone(&self.host);
+        let vpc = Vpc::start(net, network, host, self.uplink.clone()).await?;
+        self.vpcs.insert(id, vpc);
+        Ok(())
+    }
+
+    /// The sockets that listen at `169.254.169.254:80` in VPCs and were not taken yet, with the VPCs' ids.
+    pub fn take_imds_listeners(&mut self) -> Vec<(String, TcpListener)> {
+        let vpcs = self.vpcs.iter_mut();
+        vpcs.filter_map(|(id, vpc)| Some((id.clone(), vpc.take_imds_listener()?)))
+            .collect()
+    }
+
+    /// Does this as long as the VPC has a network.
+    pub fn serve(&mut self, id: &str, what: impl Future<Output = ()> + Send + 'static) {
+        if let Some(vpc) = self.vpcs.get_mut(id) {
+            vpc.serve(what);
+        }
+    }
+
+    /// The descriptor of a VPC's network namespace.
+    #[must_use]
+    pub fn namespace(&self, id: &str) -> Option<RawFd> {
+        Some(self.vpcs.get(id)?.namespace().as_raw_fd())
+    }
+
+    /// How it stands with the way to the outside.
+    #[must_use]
+    pub fn uplink(&self) -> UplinkState {
+        self.uplink.borrow().clone()
+    }
+
+    /// Whether an interface of a VM is plugged in anywhere.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub async fn in_use(&self) -> Result<bool> {
+        for vpc in self.vpcs.values() {
+            if vpc.links().has_taps().await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Name of a VPC's wire.
+fn wire_name(id: &str) -> String {
+    super::network::link_name('v', id)
+}
+
+/// A fresh network namespace, which lives as long as its descriptor or a process in it.
+fn new_namespace() -> Result<OwnedFd> {
+    let made = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(std::io::Error::from)?;
+        std::fs::File::open("/proc/thread-self/ns/net")
+    });
+    match made.join() {
+        Ok(Ok(net)) => Ok(net.into()),
+        Ok(Err(error)) => Err(super::enter::namespace("network", error)),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Between VPCs and to the outside; nobody begins a connection from there.
+fn ruleset() -> String {
+    format!(
+        r#"table inet cumulet {{
+    chain input {{
+        type filter hook input priority filter; policy drop;
+        iif lo accept
+        ct state established,related accept
+    }}
+    chain forward {{
+        type filter hook forward priority filter; policy drop;
+        ct state established,related accept
+        ct state invalid drop
+        iifname "v*" accept
+    }}
+    chain postrouting {{
+        type nat hook postrouting priority srcnat; policy accept;
+        oifname "{UPLINK}" masquerade
+    }}
+}}
+"#
+    )
+}

@@ -1,0 +1,5 @@
+//! `cumulet serve` over real machines.
+
+mod common;
+mod life;
+mod vpc;
