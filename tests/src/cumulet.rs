@@ -262,6 +262,17 @@ impl Drop for Cumulet {
             }
             self.try_run(&["terminate", id]);
         }
+        // The network of VPCs ends by itself when the last instance is gone.
+        let home = self.home.display().to_string();
+        let end = Instant::now() + HANG_GUARD;
+        let routed = || {
+            let all = Found::all().into_iter();
+            let mut routers = all.filter(|one| one.line.contains("__router"));
+            routers.any(|one| one.line.contains(&home))
+        };
+        while routed() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(100));
+        }
         if self.own {
             let _ = fs::remove_dir_all(&self.home);
             let _ = fs::remove_dir_all(self.home.with_extension("bin"));

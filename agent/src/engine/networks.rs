@@ -83,10 +83,9 @@ impl Networks {
             *told = Told::default();
             return Ok(());
         }
-        let again = told.router.is_some();
         match told.tell(&self.home, &networks, refresh) {
-            // It was killed. The next takes over what it left.
-            Err(error) if again && error.code == "RouterGone" => {
+            // It was killed, or ended just now. The next takes over what it left.
+            Err(error) if error.code == "RouterGone" => {
                 tracing::warn!(%error, "starts another");
                 told.router = None;
                 told.tell(&self.home, &networks, refresh)

@@ -72,8 +72,8 @@ fn interfaces(region: &Region, id: &str) -> Vec<String> {
 /// # Errors
 /// When there is no address left.
 pub fn connect(region: &mut Region, id: &str) -> Result<(), ApiError> {
-    // Only the primary one gets one of its own, as on EC2.
-    if let Some(eni) = interfaces(region, id).first() {
+    // As on EC2, only an instance with one interface gets an address of its own accord.
+    if let [eni] = &interfaces(region, id)[..] {
         net::assign_public(region, eni, None)?;
     }
     Ok(())

@@ -20,7 +20,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use cumulet_imds::view::InstanceView;
@@ -44,7 +44,10 @@ const LOCK: &str = "router.lock";
 /// Name of the router's log in the state folder.
 const LOG: &str = "router.log";
 /// How often it is looked whether the router is still needed; it ends when it was not at two looks.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How long another router may hold the lock without answering.
+const BUSY: Duration = Duration::from_secs(30);
 
 /// `cumulet __router`.
 #[derive(Debug, Args)]
@@ -111,9 +114,22 @@ fn prepare(home: &Home) -> Result<Option<Prepared>> {
     let path = home.root().join(LOCK);
     let doing = || format!("cannot lock {}", path.display());
     let what = "cumulet, the network of the VPCs";
-    let Ok(mut lock) = OwnerLock::try_take(&path, what).context(doing)? else {
-        wait_for_another(home)?;
-        return Ok(None);
+    let limit = Instant::now() + BUSY;
+    let mut lock = loop {
+        match OwnerLock::try_take(&path, what).context(doing)? {
+            Ok(lock) => break lock,
+            // It may not listen yet, or be about to end.
+            Err(_) if Client::connect(home).is_ok() => return Ok(None),
+            Err(_) if Instant::now() < limit => std::thread::sleep(Duration::from_millis(50)),
+            Err(holder) => {
+                return Err(Error::new(
+                    Kind::Conflict,
+                    "RouterBusy",
+                    format!("the network of the VPCs belongs to {holder}, which does not answer"),
+                )
+                .mend("end that process"));
+            }
+        }
     };
     lock.sign(what);
     let listener = bind_socket(home.root(), SOCKET).context(|| "cannot listen for requests")?;
@@ -130,21 +146,6 @@ fn prepare(home: &Home) -> Result<Option<Prepared>> {
         entered,
         adopted: left.into_iter().map(|left| (left.vpc, left.net)).collect(),
     }))
-}
-
-/// The one that holds the lock may not listen yet.
-fn wait_for_another(home: &Home) -> Result<()> {
-    for _ in 0..300 {
-        if Client::connect(home).is_ok() {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Err(Error::new(
-        Kind::Conflict,
-        "RouterBusy",
-        "another process owns the network of the VPCs and does not answer",
-    ))
 }
 
 /// A VPC whose instances run although its router is gone.

@@ -135,6 +135,21 @@ pub fn find(name: &str) -> Result<InstanceType> {
     })
 }
 
+/// Refuses more network interfaces than the type may have.
+///
+/// # Errors
+/// `AttachmentLimitExceeded`.
+pub fn check_interfaces(name: &str, count: usize) -> Result<()> {
+    match details(name) {
+        Some(details) if count > usize::from(details.interfaces.most) => Err(Error::new(
+            Kind::Conflict,
+            "AttachmentLimitExceeded",
+            format!("Interface count {count} exceeds the limit for {name}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// A machine of the user's own measure. Its name says what it is.
 #[must_use]
 pub fn custom(vcpus: u16, memory_mib: u64) -> InstanceType {

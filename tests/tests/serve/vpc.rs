@@ -16,7 +16,7 @@ use crate::common::{ami, interfaces, metadata, net_up, run};
 const PATIENCE: u64 = 12;
 
 fn group(serve: &Serve, name: &str) -> String {
-    let fields = [("GroupName", name), ("GroupDescription", "a test's")];
+    let fields = [("GroupName", name), ("GroupDescription", "of a test")];
     text(
         &serve.call("CreateSecurityGroup", &fields).unwrap(),
         "groupId",
@@ -153,10 +153,30 @@ fn packets_meet_security_groups_and_public_addresses() {
     }
 }
 
-fn routers() -> Vec<i32> {
-    let all = Found::all().into_iter();
-    let routers = all.filter(|process| process.line.contains("__router"));
-    routers.map(|process| process.pid).collect()
+/// The router of a state folder; its own host side, a fork of it, is another process.
+fn router(cumulet: &Cumulet) -> Option<i32> {
+    let home = cumulet.home().display().to_string();
+    let all: Vec<Found> = Found::all()
+        .into_iter()
+        .filter(|process| process.line.contains("__router") && process.line.contains(&home))
+        .collect();
+    let forked = |one: &Found| all.iter().any(|other| other.pid == one.parent);
+    let mut first = all
+        .iter()
+        .filter(|one| !forked(one) && !is_host_side(one.pid));
+    first.next().map(|one| one.pid)
+}
+
+/// The host side has left its parent and calls itself another name.
+fn is_host_side(pid: i32) -> bool {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+    name.is_ok_and(|name| name.trim() == "cumulet-host")
+}
+
+fn kill_router(cumulet: &Cumulet) -> i32 {
+    let pid = router(cumulet).expect("a router");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    pid
 }
 
 #[test]
@@ -171,12 +191,10 @@ fn the_router_may_be_killed_and_ends_with_the_last_instance() {
     assert_eq!(metadata(&mut guest, "meta-data/instance-id"), id);
 
     // The agent starts another at once, which takes over what the first left.
-    for pid in routers() {
-        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-        until("another router", || {
-            routers().iter().any(|other| *other != pid)
-        });
-    }
+    let first = kill_router(&cumulet);
+    until("another router", || {
+        router(&cumulet).is_some_and(|pid| pid != first)
+    });
     let answers = |guest: &mut Guest| {
         guest.send(&json!({
             "cmd": "http", "to": "169.254.169.254:80", "method": "PUT", "path": "/latest/api/token",
@@ -191,9 +209,7 @@ fn the_router_may_be_killed_and_ends_with_the_last_instance() {
     serve.kill();
     assert_eq!(metadata(&mut guest, "meta-data/instance-id"), id);
     // Without both nothing is lost but the metadata, until an agent is there again.
-    for pid in routers() {
-        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    }
+    kill_router(&cumulet);
     let serve = Serve::start(&cumulet);
     until("the metadata service to be back", || answers(&mut guest));
     serve.until(&id, "running");
@@ -231,5 +247,5 @@ fn the_router_may_be_killed_and_ends_with_the_last_instance() {
     drop(guest);
     serve.call("TerminateInstances", &one).unwrap();
     serve.until(&id, "terminated");
-    until("the router to end", || routers().is_empty());
+    until("the router to end", || router(&cumulet).is_none());
 }

@@ -114,7 +114,11 @@ pub(super) fn plan(
     Ok(Plan {
         key: key(region, request.key_name.as_deref())?,
         devices: devices(&image, &request.block_device_mappings)?,
-        interfaces: interfaces(cloud, region, request)?,
+        interfaces: {
+            let interfaces = interfaces(cloud, region, request)?;
+            types::check_interfaces(&kind.name, interfaces.len())?;
+            interfaces
+        },
         tags,
         metadata,
         behavior: request
@@ -358,9 +362,9 @@ fn interfaces(
     if wanted.first().is_none_or(|eni| eni.index != 0) {
         return Err(ApiError::missing("NetworkInterface.DeviceIndex 0"));
     }
-    if wanted.len() > 1 {
-        return Err(ApiError::unsupported(
-            "cumulet gives an instance one network interface for now",
+    if wanted.len() > 1 && wanted.iter().any(|eni| eni.public == Some(true)) {
+        return Err(ApiError::combination(
+            "The associatePublicIPAddress parameter cannot be specified when launching with multiple network interfaces.",
         ));
     }
     Ok(wanted)

@@ -219,7 +219,9 @@ fn launch(
             }
         };
         net::attach_interface(region, &eni, &id, wanted.index, wanted.delete)?;
-        if wanted.index == 0 {
+        // An instance with several interfaces gets no public address of its own accord (EC2 user guide, "Amazon EC2
+        // instance IP addressing").
+        if plan.interfaces.len() == 1 {
             net::assign_public(region, &eni, wanted.public)?;
         }
     }

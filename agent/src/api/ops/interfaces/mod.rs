@@ -13,6 +13,7 @@ use crate::cloud::net::{
     interfaces_of, release_public, resolve_groups,
 };
 use crate::cloud::{Cloud, Region};
+use crate::types;
 
 /// The actions of this module.
 pub(super) fn actions() -> Vec<Action> {
@@ -234,6 +235,9 @@ fn attach(
             ));
         }
         cloud.check_plug(region, instance)?;
+        if let Some(instance) = region.instances.get(instance) {
+            types::check_interfaces(&instance.instance_type, all.len() + 1)?;
+        }
         attach_interface(region, id, instance, request.device_index, false)?;
         call.go()?;
         let attachment = find::<NetworkInterface>(region, id)?.attachment.as_ref();
