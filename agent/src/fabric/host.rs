@@ -5,7 +5,7 @@
 //! a socket belongs to the network namespace in which it was made, whoever uses it later.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
@@ -56,6 +56,11 @@ pub(super) enum Request {
     /// Make a veth pair and the host's rules for it; with the request comes the network namespace.
     /// With the reply comes a pipe that ends with the rules. `EEXIST` when the slot is taken.
     Veth(Slot),
+    /// Make a veth pair through which this host reaches public addresses; with the request comes the router's network
+    /// namespace. `EEXIST` when the slot is taken.
+    Reach(Slot),
+    /// Lead these addresses, and no others, through the pair of this slot.
+    Lead(Slot, Vec<Ipv4Addr>),
 }
 
 /// The host side's answer.
@@ -169,6 +174,23 @@ impl HostSide {
         }
     }
 
+    /// Makes the host's way to public addresses in this slot; false when the slot is taken.
+    pub(super) fn reach(&self, slot: Slot, netns: BorrowedFd<'_>) -> Result<bool> {
+        match self.call(&Request::Reach(slot), &[netns])? {
+            (Reply::Done, _) => Ok(true),
+            (Reply::Errno(libc::EEXIST), _) => Ok(false),
+            (reply, _) => Err(failed(&reply)),
+        }
+    }
+
+    /// Leads these addresses through the pair of this slot.
+    pub(super) fn lead(&self, slot: Slot, addresses: Vec<Ipv4Addr>) -> Result<()> {
+        match self.call(&Request::Lead(slot, addresses), &[])? {
+            (Reply::Done, _) => Ok(()),
+            (reply, _) => Err(failed(&reply)),
+        }
+    }
+
     fn call(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(Reply, Vec<OwnedFd>)> {
         let gone = |error: io::Error| FabricError::HostProcess {
             message: error.to_string(),
@@ -181,6 +203,15 @@ impl HostSide {
                 message: "it has ended".to_owned(),
             })
     }
+}
+
+fn failed(reply: &Reply) -> FabricError {
+    let message = match reply {
+        Reply::Errno(code) => io::Error::from_raw_os_error(*code).to_string(),
+        Reply::Failed(message) => message.clone(),
+        Reply::Done => "it is done".to_owned(),
+    };
+    FabricError::HostProcess { message }
 }
 
 fn one(fds: Vec<OwnedFd>) -> Result<OwnedFd> {

@@ -79,7 +79,7 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
 fn serve(socket: &OwnedFd) -> io::Result<()> {
     while let Some((request, fds)) = receive::<Request>(socket.as_fd())? {
         let (reply, fd) = match answer(request, fds) {
-            Ok(fd) => (Reply::Done, Some(fd)),
+            Ok(fd) => (Reply::Done, fd),
             Err(Refused::Errno(error)) => (Reply::Errno(error as i32), None),
             Err(Refused::Message(message)) => (Reply::Failed(message), None),
         };
@@ -103,15 +103,24 @@ impl From<Errno> for Refused {
     }
 }
 
+impl From<veth::Refused> for Refused {
+    fn from(refused: veth::Refused) -> Self {
+        match refused {
+            veth::Refused::Taken => Self::Errno(Errno::EEXIST),
+            veth::Refused::Message(message) => Self::Message(message),
+        }
+    }
+}
+
 impl From<io::Error> for Refused {
     fn from(error: io::Error) -> Self {
         Self::Message(error.to_string())
     }
 }
 
-fn answer(request: Request, fds: Vec<OwnedFd>) -> Result<OwnedFd, Refused> {
+fn answer(request: Request, fds: Vec<OwnedFd>) -> Result<Option<OwnedFd>, Refused> {
     match request {
-        Request::Listen { address } => Ok(listen_on(address)?),
+        Request::Listen { address } => Ok(Some(listen_on(address)?)),
         Request::Socket { ipv6, stream } => {
             let family = if ipv6 {
                 AddressFamily::Inet6
@@ -123,21 +132,27 @@ fn answer(request: Request, fds: Vec<OwnedFd>) -> Result<OwnedFd, Refused> {
             } else {
                 SockType::Datagram
             };
-            Ok(socket(
+            Ok(Some(socket(
                 family,
                 kind,
                 SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
                 None,
-            )?)
+            )?))
         }
         Request::Veth(slot) => {
             let netns = fds.into_iter().next().ok_or(Errno::EBADF)?;
-            veth::build(slot, &netns).map_err(|refused| match refused {
-                veth::Refused::Taken => Refused::Errno(Errno::EEXIST),
-                veth::Refused::Message(message) => Refused::Message(message),
-            })
+            Ok(Some(veth::build(slot, &netns)?))
         }
-        Request::Spawn { command, as_nobody } => Ok(spawn(&command, as_nobody, fds)?),
+        Request::Reach(slot) => {
+            let netns = fds.into_iter().next().ok_or(Errno::EBADF)?;
+            veth::reach(slot, &netns)?;
+            Ok(None)
+        }
+        Request::Lead(slot, addresses) => {
+            veth::lead(slot, &addresses)?;
+            Ok(None)
+        }
+        Request::Spawn { command, as_nobody } => Ok(Some(spawn(&command, as_nobody, fds)?)),
     }
 }
 

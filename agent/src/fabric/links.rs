@@ -16,10 +16,10 @@ use rtnetlink::{
 };
 use tokio::task::AbortHandle;
 
-use super::UPLINK;
 use super::config::{DNS_LINK_LOCAL, GATEWAY_MAC, IMDS_ADDRESS, MacAddr};
 use super::error::{FabricError, Result};
 use super::network::{Network, Outside, Subnet};
+pub(super) use routes::EVERYWHERE;
 use routes::{LINK_LOCAL, unreachable};
 
 /// A tap's place.
@@ -202,27 +202,29 @@ impl Links {
         }
     }
 
-    /// Gives the uplink its address and makes it the way to everywhere.
-    pub(super) async fn set_up_uplink(
+    /// Gives our end of a veth pair its address and makes it the way to a range.
+    pub(super) async fn set_up_veth(
         &self,
-        address: Ipv4Addr,
-        prefix: u8,
+        name: &str,
+        (address, prefix): (Ipv4Addr, u8),
         gateway: Ipv4Addr,
+        to: Ipv4Net,
     ) -> Result<()> {
-        let index = self.index(UPLINK).await?;
+        let index = self.index(name).await?;
         self.change(
             LinkUnspec::new_with_index(index).up().build(),
-            "bring up the uplink",
+            &format!("bring up {name}"),
         )
         .await?;
         let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(to.network(), to.prefix_len())
             .gateway(gateway)
             .output_interface(index)
             .build();
-        self.add_address(index, UPLINK, address, prefix).await?;
+        self.add_address(index, name, address, prefix).await?;
         let added = self.handle.route().add(route).execute().await;
         added.map_err(FabricError::netlink(format!(
-            "add a default route by {gateway}"
+            "add a route to {to} by {gateway}"
         )))
     }
 

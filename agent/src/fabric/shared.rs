@@ -11,19 +11,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
+use ipnet::Ipv4Net;
 use nix::sched::{CloneFlags, unshare};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::enter::Entered;
+use super::enter::{Entered, Namespaces};
 use super::error::Result;
 use super::host::HostSide;
 use super::links::Links;
 use super::network::Network;
 use super::uplink::{self, UplinkState};
+use super::veth::{self, REACH, Slot};
 use super::vpc::{self, Vpc};
 use super::{UPLINK, rules, sysctl, wire};
 
@@ -36,6 +38,8 @@ pub struct Shared {
     vpcs: HashMap<String, Vpc>,
     adopted: HashMap<String, OwnedFd>,
     public: BTreeMap<Ipv4Addr, String>,
+    /// The host's own way to public addresses, when we are root.
+    reach: Option<Slot>,
     _tasks: JoinSet<()>,
 }
 
@@ -50,6 +54,11 @@ impl Shared {
         let links = Links::connect()?;
         links.bring_up_lo().await?;
         let host = Arc::new(entered.host);
+        let reach = if entered.namespaces.root {
+            reach(&host, &links, &entered.namespaces).await
+        } else {
+            None
+        };
         let (sender, uplink) = watch::channel(UplinkState::Starting);
         let mut tasks = JoinSet::new();
         tasks.spawn(uplink::run(
@@ -65,6 +74,7 @@ impl Shared {
             vpcs: HashMap::new(),
             adopted: HashMap::new(),
             public: BTreeMap::new(),
+            reach,
             _tasks: tasks,
         })
     }
@@ -111,6 +121,12 @@ impl Shared {
         }
         for ip in self.public.keys().filter(|ip| !public.contains_key(ip)) {
             wire::unlead(&self.links, *ip).await;
+        }
+        if let Some(slot) = self.reach.filter(|_| public != self.public) {
+            let led = self.host.lead(slot, public.keys().copied().collect());
+            if let Err(error) = led {
+                tracing::warn!(%error, "this host does not reach all public addresses");
+            }
         }
         self.public = public;
         failed.map_or(Ok(()), Err)
@@ -170,6 +186,29 @@ impl Shared {
     }
 }
 
+/// Gives the host itself a way to public addresses.
+async fn reach(host: &HostSide, links: &Links, namespaces: &Namespaces) -> Option<Slot> {
+    let taken = Slot::all().find_map(|slot| match host.reach(slot, namespaces.net.as_fd()) {
+        Ok(true) => Some(Ok(slot)),
+        Ok(false) => None,
+        Err(error) => Some(Err(error)),
+    });
+    let set_up = match taken {
+        Some(Ok(slot)) => {
+            let to = Ipv4Net::from(veth::HOST_PUBLIC);
+            let done = links.set_up_veth(REACH, slot.own(), slot.host(), to);
+            done.await.map(|()| slot)
+        }
+        Some(Err(error)) => Err(error),
+        None => Err(super::FabricError::HostProcess {
+            message: veth::full(),
+        }),
+    };
+    set_up
+        .inspect_err(|error| tracing::warn!(%error, "this host does not reach public addresses"))
+        .ok()
+}
+
 /// Name of a VPC's wire.
 fn wire_name(id: &str) -> String {
     super::network::link_name('v', id)
@@ -201,7 +240,9 @@ fn ruleset() -> String {
         type filter hook forward priority filter; policy drop;
         ct state established,related accept
         ct state invalid drop
+        oifname "{REACH}" drop
         iifname "v*" accept
+        iifname "{REACH}" oifname "v*" accept
     }}
     chain postrouting {{
         type nat hook postrouting priority srcnat; policy accept;

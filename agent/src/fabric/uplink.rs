@@ -19,7 +19,7 @@ use super::config::UplinkMode;
 use super::enter::Namespaces;
 use super::error::{FabricError, Result};
 use super::host::{HostSide, Request};
-use super::links::Links;
+use super::links::{EVERYWHERE, Links};
 use super::tools::{self, Tool};
 use super::veth::{self, Slot};
 
@@ -182,22 +182,17 @@ fn start_program(
 
 /// Takes the first free slot, beginning anywhere, and sets up our end.
 async fn start_veth(host: &HostSide, namespaces: &Namespaces) -> Result<OwnedFd, String> {
-    let first: u16 = rand::random_range(0..veth::SLOTS);
-    for number in 0..veth::SLOTS {
-        let slot = Slot::new(first + number);
+    for slot in Slot::all() {
         if let Some(output) = host.veth(slot, namespaces.net.as_fd())? {
             let links = Links::connect().map_err(|error| error.to_string())?;
-            let set_up = links.set_up_uplink(slot.inside(), veth::PREFIX, slot.host());
+            let set_up = links.set_up_veth(UPLINK, slot.own(), slot.host(), EVERYWHERE);
             return set_up
                 .await
                 .map(|()| output)
                 .map_err(|error| error.to_string());
         }
     }
-    Err(format!(
-        "all {} places for veth pairs on this host are taken",
-        veth::SLOTS
-    ))
+    Err(veth::full())
 }
 
 /// The namespaces come as descriptors 0 and 1: no path leads to them that `pasta`, without

@@ -14,18 +14,23 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use rtnetlink::{Handle, LinkUnspec, LinkVeth, new_connection};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
+use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
 use serde::{Deserialize, Serialize};
 
 use super::UPLINK;
 use super::tools::NFT;
 
 /// How many fabrics with a veth fit on one host.
-pub(super) const SLOTS: u16 = 256;
+const SLOTS: u16 = 256;
 /// First address of the slots' networks: link-local, so nobody routes them.
 const BASE: u32 = u32::from_be_bytes([169, 254, 200, 0]);
 /// Prefix of a slot's network: two addresses.
-pub(super) const PREFIX: u8 = 30;
+const PREFIX: u8 = 30;
+/// Name of the router's end of the pair by which the host reaches public addresses.
+pub(super) const REACH: &str = "host0";
+/// The address by which instances see this host: the last of the pool of public ones, which no instance gets.
+pub(super) const HOST_PUBLIC: Ipv4Addr = Ipv4Addr::new(100, 127, 255, 255);
 /// Tries to see the rules in force, and the pause between two.
 const LOOKS: u32 = 500;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -35,8 +40,14 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(super) struct Slot(u16);
 
 impl Slot {
-    pub(super) fn new(number: u16) -> Self {
+    fn new(number: u16) -> Self {
         Self(number % SLOTS)
+    }
+
+    /// All of them, beginning anywhere.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        let first: u16 = rand::random_range(0..SLOTS);
+        (0..SLOTS).map(move |number| Self::new(first + number))
     }
 
     /// The interface on the host, and the table of its rules.
@@ -57,6 +68,16 @@ impl Slot {
     pub(super) fn inside(self) -> Ipv4Addr {
         self.address(2)
     }
+
+    /// Our address with its prefix.
+    pub(super) fn own(self) -> (Ipv4Addr, u8) {
+        (self.inside(), PREFIX)
+    }
+}
+
+/// What is said when there is no slot left.
+pub(super) fn full() -> String {
+    format!("all {SLOTS} places for veth pairs on this host are taken")
 }
 
 /// Why there is no veth.
@@ -80,11 +101,8 @@ pub(super) fn build(slot: Slot, netns: &OwnedFd) -> Result<OwnedFd, Refused> {
                 .to_owned(),
         ));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| message(error.to_string()))?;
-    runtime.block_on(pair(slot, netns))?;
+    let runtime = runtime()?;
+    runtime.block_on(pair(slot, netns, UPLINK))?;
     own_rules(slot).map_err(|error| {
         // The pair without rules leads nowhere, but its name would stay taken.
         runtime.block_on(remove(slot));
@@ -92,7 +110,82 @@ pub(super) fn build(slot: Slot, netns: &OwnedFd) -> Result<OwnedFd, Refused> {
     })
 }
 
-async fn pair(slot: Slot, netns: &OwnedFd) -> Result<(), Refused> {
+fn runtime() -> Result<tokio::runtime::Runtime, Refused> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Refused::Message(error.to_string()))
+}
+
+/// Makes the pair by which this host reaches public addresses. Runs in the host side. There are no rules: the router
+/// lets nobody begin a connection from the other end.
+pub(super) fn reach(slot: Slot, netns: &OwnedFd) -> Result<(), Refused> {
+    runtime()?.block_on(async {
+        pair(slot, netns, REACH).await?;
+        let failed = |error: rtnetlink::Error| {
+            Refused::Message(format!("cannot give {} its address: {error}", slot.name()))
+        };
+        let (connection, handle, _) =
+            new_connection().map_err(|error| Refused::Message(error.to_string()))?;
+        tokio::spawn(connection);
+        let index = index(&handle, &slot.name()).await.map_err(failed)?;
+        let request = handle.address().add(index, IpAddr::V4(HOST_PUBLIC), 32);
+        request.execute().await.map_err(failed)
+    })
+}
+
+/// Leads these addresses, and no others, through the pair.
+pub(super) fn lead(slot: Slot, addresses: &[Ipv4Addr]) -> Result<(), Refused> {
+    let done = async {
+        let (connection, handle, _) = new_connection()?;
+        tokio::spawn(connection);
+        let index = index(&handle, &slot.name())
+            .await
+            .map_err(io::Error::other)?;
+        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let mut routes = handle.route().get(all).execute();
+        let mut old = Vec::new();
+        while let Some(route) = routes.try_next().await.map_err(io::Error::other)? {
+            let ours = route.attributes.contains(&RouteAttribute::Oif(index));
+            let to = route
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    RouteAttribute::Destination(RouteAddress::Inet(to)) => Some(*to),
+                    _ => None,
+                });
+            let gateway = RouteAttribute::Gateway(RouteAddress::Inet(slot.inside()));
+            let led = ours && route.attributes.contains(&gateway);
+            if led && to.is_some_and(|to| !addresses.contains(&to)) {
+                old.push(route);
+            }
+        }
+        for route in old {
+            handle
+                .route()
+                .del(route)
+                .execute()
+                .await
+                .map_err(io::Error::other)?;
+        }
+        for address in addresses {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(*address, 32)
+                .output_interface(index)
+                .gateway(slot.inside())
+                .pref_source(HOST_PUBLIC)
+                .build();
+            let put = handle.route().add(route).replace().execute().await;
+            put.map_err(io::Error::other)?;
+        }
+        Ok(())
+    };
+    runtime()?
+        .block_on(done)
+        .map_err(|error: io::Error| Refused::Message(error.to_string()))
+}
+
+async fn pair(slot: Slot, netns: &OwnedFd, inner: &str) -> Result<(), Refused> {
     let (connection, handle, _) =
         new_connection().map_err(|error| Refused::Message(error.to_string()))?;
     tokio::spawn(connection);
@@ -109,7 +202,7 @@ async fn pair(slot: Slot, netns: &OwnedFd) -> Result<(), Refused> {
         }
         Err(error) => return Err(Refused::Message(format!("cannot make {name}: {error}"))),
     }
-    if let Err(error) = join(&handle, slot, &name, &peer, netns).await {
+    if let Err(error) = join(&handle, slot, (&name, &peer), netns, inner).await {
         remove(slot).await;
         return Err(Refused::Message(format!("cannot set up {name}: {error}")));
     }
@@ -119,13 +212,13 @@ async fn pair(slot: Slot, netns: &OwnedFd) -> Result<(), Refused> {
 async fn join(
     handle: &Handle,
     slot: Slot,
-    name: &str,
-    peer: &str,
+    (name, peer): (&str, &str),
     netns: &OwnedFd,
+    inner: &str,
 ) -> Result<(), rtnetlink::Error> {
     let inner = LinkUnspec::new_with_index(index(handle, peer).await?)
         .setns_by_fd(netns.as_raw_fd())
-        .name(UPLINK)
+        .name(inner.to_owned())
         .build();
     handle.link().change(inner).execute().await?;
     let outer = index(handle, name).await?;

@@ -170,8 +170,16 @@ fn host_network() -> String {
     )
 }
 
+/// The same, when nothing of the case before is left in it: the kernel clears networks away in the background.
+fn quiet_host_network() -> String {
+    wait_until("no interface of another case is left", || {
+        !output_of("ip -o link").contains(": cumulet")
+    });
+    host_network()
+}
+
 pub(crate) fn kill_9() {
-    let before = host_network();
+    let before = quiet_host_network();
     let mut victim = start_victim(UplinkMode::Pasta);
     assert_eq!(
         host_network(),
@@ -200,7 +208,7 @@ pub(crate) fn kill_9() {
 
 pub(crate) fn kill_9_with_veth() {
     sh("sysctl -qw net.ipv4.ip_forward=1");
-    let before = host_network();
+    let before = quiet_host_network();
     let mut victim = start_victim(UplinkMode::Veth);
     let during = host_network();
     assert!(

@@ -144,6 +144,11 @@ const CASES: &[Case] = &[
         vpc::public_addresses,
     ),
     case(
+        "the_host_reaches_public_addresses_and_not_back",
+        Needs::Root,
+        vpc::from_the_host,
+    ),
+    case(
         "routes_lead_through_an_instance",
         Needs::Nothing,
         vpc::routed_through_an_instance,

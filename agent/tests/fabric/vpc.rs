@@ -176,15 +176,20 @@ async fn ask(guest: &Guest, to: Ipv4Addr, port: u16) -> Result<(TcpStream, Strin
     let asked = guest.run(move || {
         let address = SocketAddr::V4(SocketAddrV4::new(to, port));
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        let mut greeting = String::new();
-        let mut byte = [0];
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-        while stream.read_exact(&mut byte).is_ok() && byte != *b"\n" {
-            greeting.push(char::from(byte[0]));
-        }
+        let greeting = read_line(&mut stream);
         Ok((stream, greeting))
     });
     asked.await.map_err(|error: std::io::Error| error.kind())
+}
+
+fn read_line(stream: &mut TcpStream) -> String {
+    let mut line = String::new();
+    let mut byte = [0];
+    while stream.read_exact(&mut byte).is_ok() && byte != *b"\n" {
+        line.push(char::from(byte[0]));
+    }
+    line
 }
 
 async fn greeting(guest: &Guest, to: Ipv4Addr, port: u16) -> Result<String, ErrorKind> {
@@ -343,6 +348,54 @@ pub(crate) fn public_addresses() {
         let links = crate::outer::output_of("ip -o link");
         assert!(!links.contains("va"), "{links}");
     });
+}
+
+pub(crate) fn from_the_host() {
+    let host = File::open("/proc/self/ns/net").expect("the host's network");
+    let before = crate::outer::output_of("ip -o addr; ip route");
+    on_shared(async |mut shared| {
+        let mut web = port('a', 0, 10, "web");
+        web.public = vec![(web.ip, public(10))];
+        let a = network('a', vec![web]);
+        shared.apply(vec![a.clone()]).await.expect("apply");
+        let guest = boot(&shared, &a, address(0, 10)).await;
+        serve(&guest, address(0, 10), 80).await;
+        let on_host = |job: Box<dyn FnOnce() -> Result<String, ErrorKind> + Send>| {
+            let host = host.try_clone().expect("copy");
+            let done = thread::spawn(move || {
+                setns(&host, CloneFlags::CLONE_NEWNET).expect("back to the host");
+                job()
+            });
+            done.join().expect("no panic")
+        };
+        let from_host = |port: u16| {
+            on_host(Box::new(move || {
+                let to = SocketAddr::V4(SocketAddrV4::new(public(10), port));
+                let mut stream = TcpStream::connect_timeout(&to, PATIENCE).map_err(|e| e.kind())?;
+                Ok(read_line(&mut stream))
+            }))
+        };
+        let seen = from_host(80).expect("the host gets through");
+        assert_eq!(seen, "100.127.255.255");
+        assert_eq!(from_host(81), SILENCE);
+        // Nobody gets from there to the host.
+        let listening = on_host(Box::new(|| {
+            let listener = TcpListener::bind("0.0.0.0:7070").expect("listen");
+            thread::spawn(move || listener.incoming().map(drop).for_each(drop));
+            Ok(String::new())
+        }));
+        listening.expect("listening");
+        let host_address = Ipv4Addr::new(100, 127, 255, 255);
+        assert!(greeting(&guest, host_address, 7070).await.is_err());
+        // Addresses that are gone are not led anywhere.
+        let mut none = a.clone();
+        none.ports[0].public.clear();
+        shared.apply(vec![none]).await.expect("apply");
+        let routes = on_host(Box::new(|| Ok(crate::outer::output_of("ip route"))));
+        let routes = routes.expect("routes");
+        assert!(!routes.contains("100.64."), "{routes}");
+    });
+    assert!(!before.contains("100.64."), "{before}");
 }
 
 pub(crate) fn routed_through_an_instance() {

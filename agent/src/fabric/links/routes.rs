@@ -24,7 +24,7 @@ use crate::fabric::config::MacAddr;
 /// 169.254.0.0/16 is never routed.
 pub(super) const LINK_LOCAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
 /// Everywhere.
-const EVERYWHERE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
+pub(in crate::fabric) const EVERYWHERE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
 /// A subnet's routing table has this number plus the index of its bridge.
 const TABLES: u32 = 1000;
 /// Where in the list of rules ours are.
