@@ -237,7 +237,8 @@ add rule ip cumulet_nat postrouting oifname "{UPLINK}" snat to ip saddr map @to_
     }
 }
 
-/// Security groups as sets and chains: a set a group that rules name, two chains a combination of groups.
+/// Security groups as sets and chains: two chains a group, a set for each that rules name, and two chains a combination
+/// of groups that a port has.
 struct Groups {
     sets: String,
     chains: String,
@@ -247,37 +248,37 @@ struct Groups {
 
 impl Groups {
     fn of(network: &Network) -> Self {
-        // Ports with the same groups share their chains.
-        let mut combined: BTreeMap<Vec<&str>, Vec<&Port>> = BTreeMap::new();
-        for port in &network.ports {
-            let mut groups: Vec<&str> = port.groups.iter().map(String::as_str).collect();
-            groups.sort_unstable();
-            combined.entry(groups).or_default().push(port);
-        }
         let mut made = Self {
             sets: String::new(),
             chains: String::new(),
             egress: Vec::new(),
             ingress: Vec::new(),
         };
-        let mut named: Vec<&str> = Vec::new();
+        for (id, rules) in &network.groups {
+            made.add_group(id, rules);
+        }
+        // Ports with the same groups share their chains.
+        let mut combined: BTreeMap<Vec<&str>, Vec<&Port>> = BTreeMap::new();
+        for port in &network.ports {
+            let known = |id: &&String| network.groups.contains_key(*id);
+            let mut groups: Vec<&str> = port
+                .groups
+                .iter()
+                .filter(known)
+                .map(String::as_str)
+                .collect();
+            groups.sort_unstable();
+            groups.dedup();
+            combined.entry(groups).or_default().push(port);
+        }
         for (number, (groups, ports)) in combined.iter().enumerate() {
-            let rules = || {
-                let of = groups.iter().filter_map(|id| network.groups.get(*id));
-                of.flatten()
-            };
-            for (egress, verdict) in [(true, "goto arrive"), (false, "accept")] {
-                let name = if egress { "out" } else { "in" };
-                let _ = writeln!(made.chains, "    chain {name}_{number} {{");
-                for rule in rules().filter(|rule| rule.egress == egress) {
-                    let _ = writeln!(made.chains, "        {}{verdict}", matching(rule));
+            for side in ["out", "in"] {
+                let _ = writeln!(made.chains, "    chain {side}_{number} {{");
+                for id in groups {
+                    let _ = writeln!(made.chains, "        jump {side}_{}", set_name(id));
                 }
                 made.chains.push_str("        drop\n    }\n");
             }
-            named.extend(rules().filter_map(|rule| match &rule.peer {
-                Peer::Group(id) => Some(id.as_str()),
-                Peer::Range(_) => None,
-            }));
             for port in ports {
                 let out = format!("{:#x} : goto out_{number}", port.mark());
                 made.egress.push(out);
@@ -286,6 +287,30 @@ impl Groups {
                 made.ingress.extend(inward);
             }
         }
+        made.add_sets(network);
+        made
+    }
+
+    /// A group's rules. What none of them lets pass is for the next group to decide.
+    fn add_group(&mut self, id: &str, rules: &[Rule]) {
+        for (egress, side, verdict) in [(true, "out", "goto arrive"), (false, "in", "accept")] {
+            let _ = writeln!(self.chains, "    chain {side}_{} {{", set_name(id));
+            for rule in rules.iter().filter(|rule| rule.egress == egress) {
+                let _ = writeln!(self.chains, "        {}{verdict}", matching(rule));
+            }
+            self.chains.push_str("    }\n");
+        }
+    }
+
+    /// The members of the groups that rules name.
+    fn add_sets(&mut self, network: &Network) {
+        let rules = network.groups.values().flatten();
+        let mut named: Vec<&str> = rules
+            .filter_map(|rule| match &rule.peer {
+                Peer::Group(id) => Some(id.as_str()),
+                Peer::Range(_) => None,
+            })
+            .collect();
         named.sort_unstable();
         named.dedup();
         for id in named {
@@ -297,13 +322,12 @@ impl Groups {
                 .map(|ip: Ipv4Addr| ip.to_string())
                 .collect::<Vec<_>>();
             let _ = writeln!(
-                made.sets,
+                self.sets,
                 "    set {} {{\n        type ipv4_addr\n        {}\n    }}",
                 set_name(id),
                 elements(&members)
             );
         }
-        made
     }
 }
 

@@ -77,8 +77,12 @@ pub(crate) fn interfaces(guest: &mut Guest) -> Vec<Value> {
 /// Gives the guest's interface the address that the API tells, in the default VPC's subnets of 4096 addresses.
 pub(crate) fn net_up(guest: &mut Guest, described: &str) {
     let private = text(described, "privateIpAddress");
-    let eth = interfaces(guest).remove(0);
-    assert_eq!(eth["mac"], text(described, "macAddress").as_str());
+    let mac = text(described, "macAddress");
+    let all = interfaces(guest);
+    let eth = all.iter().find(|net| net["mac"] == mac.as_str());
+    let eth = eth.unwrap_or_else(|| panic!("no interface {mac}: {all:?}"));
+    // The primary one is the guest's first.
+    assert_eq!(eth["name"], "eth0", "{all:?}");
     let third = private
         .split('.')
         .nth(2)
