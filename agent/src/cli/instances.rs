@@ -4,7 +4,6 @@ use std::io::Read;
 use std::time::Duration;
 
 use serde_json::json;
-use time::OffsetDateTime;
 
 use super::args::{RebootArgs, StartArgs, StopArgs, TerminateArgs};
 use super::output::Output;
@@ -12,6 +11,7 @@ use super::run;
 use super::shape::StateChange;
 use crate::doctor;
 use crate::error::{Error, Kind, Result};
+use crate::launch;
 use crate::state::record::{Record, State};
 use crate::state::{Home, InstanceDir, Listed};
 use crate::supervise;
@@ -142,10 +142,11 @@ fn start_one(home: &Home, output: Output, dir: &InstanceDir) -> Result<StateChan
             .mend("wait until it is stopped")),
         };
     }
-    let mut held = dir.hold(home, "cumulet start")?;
-    let previous = held.record.state;
-    held.record.launch_time = OffsetDateTime::now_utc();
-    held.enter(State::Pending, None)?;
+    let mut previous = State::Stopped;
+    let held = launch::ready(home, dir, "cumulet start", |record| {
+        previous = record.state;
+        Ok(())
+    })?;
     let launched = supervise::launch_kept(home, held, false)?;
     run::wait_for_start(launched, output, dir)?;
     Ok(StateChange::new(dir.id(), previous, State::Running))
