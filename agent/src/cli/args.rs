@@ -57,7 +57,9 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Build, import, list, check and remove AMIs
     Images(ImagesArgs),
-    /// List instances
+    /// List the instances that run
+    Ps(PsArgs),
+    /// List all instances: `ps --all`
     #[command(visible_alias = "ls")]
     List,
     /// Show everything about instances
@@ -68,6 +70,8 @@ pub enum Command {
     Ssh(SshArgs),
     /// Join an instance's serial console
     Console(ConsoleArgs),
+    /// Print what the guest has said on its console, also when it is stopped
+    Logs(LogsArgs),
     /// Stop instances by their power button; volumes stay, scratch disks are blanked
     Stop(StopArgs),
     /// Start stopped instances
@@ -279,6 +283,25 @@ pub struct ImageNames {
     pub images: Vec<String>,
 }
 
+/// `cumulet ps`.
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    /// Stopped ones, too
+    #[arg(long, short = 'a')]
+    pub all: bool,
+    /// Ids only, one a line
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+}
+
+impl PsArgs {
+    /// What `cumulet list` is.
+    pub(super) const ALL: Self = Self {
+        all: true,
+        quiet: false,
+    };
+}
+
 /// `cumulet describe`.
 #[derive(Debug, Args)]
 pub struct DescribeArgs {
@@ -319,6 +342,23 @@ pub struct ConsoleArgs {
     /// Print what the guest has said so far (the last 64 KiB) and end; works when stopped, too
     #[arg(long)]
     pub log: bool,
+}
+
+/// `cumulet logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Instance id or name
+    #[arg(value_name = "INSTANCE")]
+    pub instance: String,
+    /// Go on with what comes, until the instance ends or Ctrl-C
+    #[arg(long, short = 'f')]
+    pub follow: bool,
+    /// Only the last N lines of what is there
+    #[arg(long, short = 'n', value_name = "N")]
+    pub lines: Option<usize>,
+    /// What our side did for the instance since its start, instead of the guest's console
+    #[arg(long)]
+    pub supervisor: bool,
 }
 
 /// `cumulet stop`.

@@ -2,13 +2,16 @@
 
 mod args;
 mod console;
+mod describe;
 mod env;
 mod images;
 mod instances;
 mod keys;
 mod launch;
+mod logs;
 mod output;
 mod parse;
+mod processes;
 mod run;
 mod serve;
 mod shape;
@@ -45,13 +48,14 @@ fn dispatch(cli: Cli, output: Output) -> Result<u8> {
     let home = || Home::open(cli.home.as_deref());
     match cli.command {
         Command::Run(args) => run::run(&home()?, output, *args),
-
         Command::Images(args) => images::images(&home()?, output, args.command),
-        Command::List => show::list(&home()?, output),
+        Command::Ps(args) => show::ps(&home()?, output, args),
+        Command::List => show::ps(&home()?, output, args::PsArgs::ALL),
         Command::Describe(args) => show::describe(&home()?, output, &args.instances),
         Command::Types => show::types(output),
         Command::Ssh(args) => ssh::command(&home()?, output, args),
         Command::Console(args) => console::command(&home()?, output, &args),
+        Command::Logs(args) => logs::command(&home()?, output, &args),
         Command::Stop(args) => instances::stop(&home()?, output, &args),
         Command::Start(args) => instances::start(&home()?, output, &args),
         Command::Reboot(args) => instances::reboot(&home()?, output, &args),

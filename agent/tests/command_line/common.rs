@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cumulet_images::testing::{TinyImage, host_kernel, tiny_image};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A hang guard, not a measure: nothing should take this long on the slowest machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -177,6 +177,34 @@ impl World {
 
     pub(crate) fn instance(&self, id: &str) -> PathBuf {
         self.home().join("instances").join(id)
+    }
+
+    /// Changes the record of an instance that nobody holds.
+    pub(crate) fn change(&self, id: &str, change: impl FnOnce(&mut Value)) {
+        let path = self.instance(id).join("instance.json");
+        let mut record = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        change(&mut record);
+        fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+    }
+
+    /// Makes a stopped instance one that the API has launched, as far as its record tells.
+    pub(crate) fn adopt(&self, id: &str) {
+        self.change(id, |record| {
+            record["place"] = json!({
+                "account": "123456789012",
+                "region": "us-east-1",
+                "zone": "us-east-1a",
+                "zone_id": "use1-az1",
+                "vpc_id": "vpc-0123456789abcdef0",
+                "vpc_cidr": "172.31.0.0/16",
+                "subnet_id": "subnet-0123456789abcdef0",
+                "subnet_cidr": "172.31.16.0/20",
+                "groups": [["sg-0123456789abcdef0", "default"]],
+                "public_ip": "100.64.1.2",
+                "launch_index": 0,
+                "monitoring": false,
+            });
+        });
     }
 
     /// Instance folders of any kind, also half-deleted ones.

@@ -4,6 +4,7 @@ mod common;
 mod images;
 mod input;
 mod lifecycle;
+mod look;
 mod pretend;
 
 #[test]

@@ -26,6 +26,8 @@ fn end(reason: &EndReason) -> ! {
 /// Never returns.
 pub(crate) fn run() -> ! {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).unwrap();
+    // The name of the process, which is not that of this thread.
+    std::fs::write("/proc/self/comm", "cumulet-vmm").unwrap();
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).unwrap();
     let config: VmConfig = serde_json::from_str(&text).unwrap();
