@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::forward::Forward;
+use super::forward::Forward;
 use super::output::Format;
 use super::parse::{DiskArg, MetadataArg, TagArg, duration, published};
 use super::serve::ServeArgs;
@@ -72,6 +74,10 @@ pub enum Command {
     Console(ConsoleArgs),
     /// Print what the guest has said on its console, also when it is stopped
     Logs(LogsArgs),
+    /// Lead ports of this host to ports of a running guest, until Ctrl-C
+    Forward(ForwardArgs),
+    /// Lead ports of this host to ports of a running guest, until Ctrl-C
+    Forward(ForwardArgs),
     /// Stop instances by their power button; volumes stay, scratch disks are blanked
     Stop(StopArgs),
     /// Start stopped instances
@@ -359,6 +365,40 @@ pub struct LogsArgs {
     /// What our side did for the instance since its start, instead of the guest's console
     #[arg(long)]
     pub supervisor: bool,
+}
+
+/// `cumulet forward`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cumulet forward web 8080:80
+  cumulet forward web 0:22 0.0.0.0:8443:443
+Works with every running instance, those of the EC2 API among them. `cumulet run --publish` offers
+ports for as long as the instance lives.")]
+pub struct ForwardArgs {
+    /// Instance id or name
+    #[arg(value_name = "INSTANCE")]
+    pub instance: String,
+    /// Host port (0: any free one) and guest port; without an address on 127.0.0.1 only
+    #[arg(required = true, value_name = "[ADDRESS:]HOSTPORT:GUESTPORT")]
+    pub forwards: Vec<Forward>,
+}
+
+/// `cumulet forward`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cumulet forward web 8080:80
+  cumulet forward web 0:22 0.0.0.0:8443:443
+Works with every running instance, those of the EC2 API among them. `cumulet run --publish` offers
+ports for as long as the instance lives.")]
+pub struct ForwardArgs {
+    /// Instance id or name
+    #[arg(value_name = "INSTANCE")]
+    pub instance: String,
+    /// Host port (0: any free one) and guest port; without an address on 127.0.0.1 only
+    #[arg(required = true, value_name = "[ADDRESS:]HOSTPORT:GUESTPORT")]
+    pub forwards: Vec<Forward>,
 }
 
 /// `cumulet stop`.

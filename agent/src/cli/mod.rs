@@ -4,6 +4,8 @@ mod args;
 mod console;
 mod describe;
 mod env;
+mod forward;
+mod forward;
 mod images;
 mod instances;
 mod keys;
@@ -56,6 +58,8 @@ fn dispatch(cli: Cli, output: Output) -> Result<u8> {
         Command::Ssh(args) => ssh::command(&home()?, output, args),
         Command::Console(args) => console::command(&home()?, output, &args),
         Command::Logs(args) => logs::command(&home()?, output, &args),
+        Command::Forward(args) => forward::command(&home()?, output, &args),
+        Command::Forward(args) => forward::command(&home()?, output, &args),
         Command::Stop(args) => instances::stop(&home()?, output, &args),
         Command::Start(args) => instances::start(&home()?, output, &args),
         Command::Reboot(args) => instances::reboot(&home()?, output, &args),

@@ -3,9 +3,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -35,7 +36,7 @@ pub(crate) fn run() -> ! {
         panic!("only direct kernels are pretended");
     };
     let log = config.console.log.clone().unwrap();
-    let folder = log.parent().unwrap();
+    let folder = log.parent().unwrap().to_owned();
     std::fs::write(folder.join("machine.json"), &text).unwrap();
     std::fs::write(folder.join("pretended.pid"), std::process::id().to_string()).unwrap();
     for disk in &config.disks {
@@ -45,6 +46,19 @@ pub(crate) fn run() -> ! {
         behaviour: cmdline.clone(),
         log,
     });
+    if machine.does("answers") {
+        let address = own_address(&folder);
+        for (port, service) in SERVICES {
+            let listener = TcpListener::bind((address, port)).unwrap();
+            let machine = Arc::clone(&machine);
+            thread::spawn(move || {
+                for stream in listener.incoming() {
+                    let machine = Arc::clone(&machine);
+                    thread::spawn(move || service(&machine, stream.unwrap()));
+                }
+            });
+        }
+    }
     machine.say("the pretended guest boots\n");
     if machine.does("fail-at-once") {
         machine.say("no root file system\n");
@@ -71,6 +85,47 @@ pub(crate) fn run() -> ! {
         thread::spawn(move || machine.serve(stream.unwrap()));
     }
     unreachable!("a listener never ends");
+}
+
+type Service = fn(&Machine, TcpStream);
+
+/// What a guest that answers offers, by port.
+const SERVICES: [(u16, Service); 3] = [(7, echo), (8, count), (9, greet)];
+
+/// Sends back what comes.
+fn echo(_: &Machine, mut stream: TcpStream) {
+    let mut out = stream.try_clone().unwrap();
+    let _ = std::io::copy(&mut stream, &mut out);
+}
+
+/// Hears everything to the end, and only then says how much it was.
+fn count(_: &Machine, mut stream: TcpStream) {
+    let mut heard = Vec::new();
+    if stream.read_to_end(&mut heard).is_ok() {
+        let _ = write!(stream, "{} bytes", heard.len());
+    }
+}
+
+/// Says everything first, and only then hears.
+fn greet(machine: &Machine, mut stream: TcpStream) {
+    stream.write_all(b"hello").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut heard = String::new();
+    stream.read_to_string(&mut heard).unwrap();
+    machine.say(&format!("heard {heard}\n"));
+}
+
+/// Gives the guest's address to this process's side of the network: there is no guest to have it.
+fn own_address(folder: &Path) -> Ipv4Addr {
+    let record = std::fs::read(folder.join("instance.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let address = record["network"]["private_ip"].as_str().unwrap();
+    let given = std::process::Command::new("ip")
+        .args(["address", "add", address, "dev", "lo"])
+        .status()
+        .unwrap();
+    assert!(given.success(), "{address} is not given to lo");
+    address.parse().unwrap()
 }
 
 impl Machine {
