@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::{ArgValueCandidates, Shell};
 
-use super::forward::Forward;
+use super::complete;
 use super::forward::Forward;
 use super::output::Format;
 use super::parse::{DiskArg, MetadataArg, TagArg, duration, published};
@@ -76,8 +77,6 @@ pub enum Command {
     Logs(LogsArgs),
     /// Lead ports of this host to ports of a running guest, until Ctrl-C
     Forward(ForwardArgs),
-    /// Lead ports of this host to ports of a running guest, until Ctrl-C
-    Forward(ForwardArgs),
     /// Stop instances by their power button; volumes stay, scratch disks are blanked
     Stop(StopArgs),
     /// Start stopped instances
@@ -92,6 +91,8 @@ pub enum Command {
     Env,
     /// Find out whether this host can run guests, and how to mend it
     Doctor,
+    /// Print a script that completes commands, instances and images in your shell
+    Completions(CompletionsArgs),
     /// A byte stream to a guest port, for ssh's ProxyCommand
     #[command(name = "__dial", hide = true)]
     Dial(DialArgs),
@@ -116,11 +117,11 @@ Examples:
   cumulet run --kernel vmlinuz --initrd initrd.img --cmdline 'console=ttyS0' --console")]
 pub struct RunArgs {
     /// AMI id or name (`cumulet images list`)
-    #[arg(required_unless_present = "kernel")]
+    #[arg(required_unless_present = "kernel", add = ArgValueCandidates::new(complete::amis))]
     pub image: Option<String>,
 
     /// Instance type (`cumulet types`) [default: t3.micro]
-    #[arg(long, short = 't', value_name = "TYPE", conflicts_with_all = ["vcpus", "memory"])]
+    #[arg(long, short = 't', value_name = "TYPE", conflicts_with_all = ["vcpus", "memory"], add = ArgValueCandidates::new(complete::types))]
     pub instance_type: Option<String>,
 
     /// Number of vCPUs, 1 to 32, instead of a type
@@ -245,7 +246,7 @@ pub enum ImagesCommand {
 #[derive(Debug, Args)]
 pub struct ImageBuildArgs {
     /// What to build
-    #[arg(value_name = "RECIPE")]
+    #[arg(value_name = "RECIPE", add = ArgValueCandidates::new(complete::recipes))]
     pub recipe: String,
     /// Name of the AMI [default: the recipe's name]
     #[arg(long, value_name = "NAME")]
@@ -285,7 +286,7 @@ pub struct ImageImportArgs {
 #[derive(Debug, Args)]
 pub struct ImageNames {
     /// AMI ids or names
-    #[arg(required = true, value_name = "AMI")]
+    #[arg(required = true, value_name = "AMI", add = ArgValueCandidates::new(complete::amis))]
     pub images: Vec<String>,
 }
 
@@ -312,7 +313,7 @@ impl PsArgs {
 #[derive(Debug, Args)]
 pub struct DescribeArgs {
     /// Instance ids or names [default: all]
-    #[arg(value_name = "INSTANCE")]
+    #[arg(value_name = "INSTANCE", add = ArgValueCandidates::new(complete::any))]
     pub instances: Vec<String>,
 }
 
@@ -320,7 +321,7 @@ pub struct DescribeArgs {
 #[derive(Debug, Args)]
 pub struct SshArgs {
     /// Instance id or name
-    #[arg(value_name = "INSTANCE")]
+    #[arg(value_name = "INSTANCE", add = ArgValueCandidates::new(complete::running))]
     pub instance: String,
     /// User to log in as
     #[arg(long, short = 'l', default_value = super::ssh::DEFAULT_USER, value_name = "USER")]
@@ -340,7 +341,7 @@ pub struct SshArgs {
 #[derive(Debug, Args)]
 pub struct ConsoleArgs {
     /// Instance id or name
-    #[arg(value_name = "INSTANCE")]
+    #[arg(value_name = "INSTANCE", add = ArgValueCandidates::new(complete::running))]
     pub instance: String,
     /// Only show what the guest says, until it ends or Ctrl-C
     #[arg(long, short = 'f', conflicts_with = "log")]
@@ -354,7 +355,7 @@ pub struct ConsoleArgs {
 #[derive(Debug, Args)]
 pub struct LogsArgs {
     /// Instance id or name
-    #[arg(value_name = "INSTANCE")]
+    #[arg(value_name = "INSTANCE", add = ArgValueCandidates::new(complete::any))]
     pub instance: String,
     /// Go on with what comes, until the instance ends or Ctrl-C
     #[arg(long, short = 'f')]
@@ -377,24 +378,7 @@ Works with every running instance, those of the EC2 API among them. `cumulet run
 ports for as long as the instance lives.")]
 pub struct ForwardArgs {
     /// Instance id or name
-    #[arg(value_name = "INSTANCE")]
-    pub instance: String,
-    /// Host port (0: any free one) and guest port; without an address on 127.0.0.1 only
-    #[arg(required = true, value_name = "[ADDRESS:]HOSTPORT:GUESTPORT")]
-    pub forwards: Vec<Forward>,
-}
-
-/// `cumulet forward`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  cumulet forward web 8080:80
-  cumulet forward web 0:22 0.0.0.0:8443:443
-Works with every running instance, those of the EC2 API among them. `cumulet run --publish` offers
-ports for as long as the instance lives.")]
-pub struct ForwardArgs {
-    /// Instance id or name
-    #[arg(value_name = "INSTANCE")]
+    #[arg(value_name = "INSTANCE", add = ArgValueCandidates::new(complete::running))]
     pub instance: String,
     /// Host port (0: any free one) and guest port; without an address on 127.0.0.1 only
     #[arg(required = true, value_name = "[ADDRESS:]HOSTPORT:GUESTPORT")]
@@ -405,7 +389,7 @@ pub struct ForwardArgs {
 #[derive(Debug, Args)]
 pub struct StopArgs {
     /// Instance ids or names
-    #[arg(required = true, value_name = "INSTANCE")]
+    #[arg(required = true, value_name = "INSTANCE", add = ArgValueCandidates::new(complete::running))]
     pub instances: Vec<String>,
     /// Cut the power at once instead of pressing the power button
     #[arg(long)]
@@ -419,7 +403,7 @@ pub struct StopArgs {
 #[derive(Debug, Args)]
 pub struct StartArgs {
     /// Instance ids or names
-    #[arg(required = true, value_name = "INSTANCE")]
+    #[arg(required = true, value_name = "INSTANCE", add = ArgValueCandidates::new(complete::stopped))]
     pub instances: Vec<String>,
     /// Start even if the test of this host's KVM fails
     #[arg(long)]
@@ -430,7 +414,7 @@ pub struct StartArgs {
 #[derive(Debug, Args)]
 pub struct RebootArgs {
     /// Instance ids or names
-    #[arg(required = true, value_name = "INSTANCE")]
+    #[arg(required = true, value_name = "INSTANCE", add = ArgValueCandidates::new(complete::running))]
     pub instances: Vec<String>,
     /// Press the reset button at once instead of asking the guest to shut down
     #[arg(long)]
@@ -444,8 +428,22 @@ pub struct RebootArgs {
 #[derive(Debug, Args)]
 pub struct TerminateArgs {
     /// Instance ids or names
-    #[arg(required = true, value_name = "INSTANCE")]
+    #[arg(required = true, value_name = "INSTANCE", add = ArgValueCandidates::new(complete::any))]
     pub instances: Vec<String>,
+}
+
+/// `cumulet completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+To have them in every new shell, add this line to its startup file:
+  bash        source <(cumulet completions bash)             ~/.bashrc
+  zsh         source <(cumulet completions zsh)              ~/.zshrc, after compinit
+  fish        cumulet completions fish | source              ~/.config/fish/config.fish
+  elvish      eval (cumulet completions elvish | slurp)      ~/.config/elvish/rc.elv
+  powershell  cumulet completions powershell | Out-String | Invoke-Expression    $PROFILE")]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: Shell,
 }
 
 /// `cumulet __dial`.

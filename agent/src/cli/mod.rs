@@ -1,10 +1,10 @@
 //! The command line: what can be typed, and one function a command.
 
 mod args;
+mod complete;
 mod console;
 mod describe;
 mod env;
-mod forward;
 mod forward;
 mod images;
 mod instances;
@@ -34,6 +34,7 @@ use crate::{doctor, router, supervise};
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    complete::answer();
     let cli = Cli::parse();
     let output = Output::new(cli.output);
     match dispatch(cli, output) {
@@ -59,7 +60,6 @@ fn dispatch(cli: Cli, output: Output) -> Result<u8> {
         Command::Console(args) => console::command(&home()?, output, &args),
         Command::Logs(args) => logs::command(&home()?, output, &args),
         Command::Forward(args) => forward::command(&home()?, output, &args),
-        Command::Forward(args) => forward::command(&home()?, output, &args),
         Command::Stop(args) => instances::stop(&home()?, output, &args),
         Command::Start(args) => instances::start(&home()?, output, &args),
         Command::Reboot(args) => instances::reboot(&home()?, output, &args),
@@ -67,6 +67,7 @@ fn dispatch(cli: Cli, output: Output) -> Result<u8> {
         Command::Serve(args) => serve::command(&home()?, output, &args),
         Command::Env => env::command(&Home::root_for(cli.home.as_deref())?, output),
         Command::Doctor => doctor::command(cli.home.as_deref(), output),
+        Command::Completions(args) => complete::command(output, &args),
         Command::Dial(args) => ssh::dial(&home()?, &args),
         Command::Supervise(args) => supervise::main(cli.home.as_deref(), &args),
         Command::Router(args) => router::main(cli.home.as_deref(), &args),

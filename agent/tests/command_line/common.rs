@@ -67,7 +67,7 @@ impl World {
     }
 
     /// `cumulet` and its tools, `mke2fs` among them.
-    fn search_path(&self) -> String {
+    pub(crate) fn search_path(&self) -> String {
         let path = std::env::var("PATH").unwrap();
         format!("{}:{path}:/usr/sbin:/sbin", self.path("bin").display())
     }

@@ -1,6 +1,7 @@
 //! `cumulet` as a user meets it, on any host: the VMM is a pretended one ([`pretend`]).
 
 mod common;
+mod completion;
 mod forward;
 mod images;
 mod input;
