@@ -419,9 +419,9 @@ pub struct RebootArgs {
     /// Press the reset button at once instead of asking the guest to shut down
     #[arg(long)]
     pub force: bool,
-    /// How long the guest may take before it is reset
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
-    pub timeout: Duration,
+    /// How long the guest may take before it is reset [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
 }
 
 /// `cumulet terminate`.

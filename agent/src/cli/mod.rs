@@ -16,6 +16,7 @@ mod parse;
 mod processes;
 mod run;
 mod serve;
+mod server;
 mod shape;
 mod show;
 mod ssh;

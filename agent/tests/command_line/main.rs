@@ -8,6 +8,13 @@ mod input;
 mod lifecycle;
 mod look;
 mod pretend;
+mod served;
+#[path = "../api/signer.rs"]
+#[allow(
+    dead_code,
+    reason = "what is signed in the query string is the API tests' business"
+)]
+mod signer;
 
 #[test]
 #[ignore = "not a test: this is what `cumulet-vmm` is here"]

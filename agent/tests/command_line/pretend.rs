@@ -1,5 +1,5 @@
 //! A VMM that runs no guest: it reads the configuration, serves the control socket and ends as the
-//! guest's "command line" says. With it the life cycle is tested on hosts without KVM.
+//! guest's "command line" says ([`behaviour`]). With it the life cycle is tested on hosts without KVM.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,6 +19,23 @@ struct Machine {
     log: PathBuf,
 }
 
+/// What the "kernel command line" says; of a guest that boots from its disk, what the instance's tag `behaviour` says.
+fn behaviour(boot: &BootConfig, folder: &Path) -> String {
+    match boot {
+        BootConfig::Kernel { cmdline, .. } => cmdline.clone(),
+        BootConfig::Disk { .. } => record(folder)["tags"]["behaviour"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
+    }
+}
+
+/// The instance's record.
+fn record(folder: &Path) -> serde_json::Value {
+    let bytes = std::fs::read(folder.join("instance.json")).unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
 fn end(reason: &EndReason) -> ! {
     eprintln!("{}", serde_json::to_string(reason).unwrap());
     std::process::exit(i32::from(reason.exit_code()));
@@ -32,9 +49,6 @@ pub(crate) fn run() -> ! {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).unwrap();
     let config: VmConfig = serde_json::from_str(&text).unwrap();
-    let BootConfig::Kernel { cmdline, .. } = &config.boot else {
-        panic!("only direct kernels are pretended");
-    };
     let log = config.console.log.clone().unwrap();
     let folder = log.parent().unwrap().to_owned();
     std::fs::write(folder.join("machine.json"), &text).unwrap();
@@ -43,7 +57,7 @@ pub(crate) fn run() -> ! {
         assert!(disk.path.exists(), "{} is missing", disk.path.display());
     }
     let machine = Arc::new(Machine {
-        behaviour: cmdline.clone(),
+        behaviour: behaviour(&config.boot, &folder),
         log,
     });
     if machine.does("answers") {
@@ -117,8 +131,7 @@ fn greet(machine: &Machine, mut stream: TcpStream) {
 
 /// Gives the guest's address to this process's side of the network: there is no guest to have it.
 fn own_address(folder: &Path) -> Ipv4Addr {
-    let record = std::fs::read(folder.join("instance.json")).unwrap();
-    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let record = record(folder);
     let address = record["network"]["private_ip"].as_str().unwrap();
     let given = std::process::Command::new("ip")
         .args(["address", "add", address, "dev", "lo"])
