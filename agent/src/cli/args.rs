@@ -387,6 +387,9 @@ pub struct ForwardArgs {
 
 /// `cumulet stop`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+What the EC2 API launched is stopped through `cumulet serve` while that runs, so that the API says
+why it is stopped.")]
 pub struct StopArgs {
     /// Instance ids or names
     #[arg(required = true, value_name = "INSTANCE", add = ArgValueCandidates::new(complete::running))]
@@ -401,6 +404,9 @@ pub struct StopArgs {
 
 /// `cumulet start`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+What the EC2 API launched is started through `cumulet serve`, which has to run: its network and its
+public address are the server's.")]
 pub struct StartArgs {
     /// Instance ids or names
     #[arg(required = true, value_name = "INSTANCE", add = ArgValueCandidates::new(complete::stopped))]
@@ -412,6 +418,9 @@ pub struct StartArgs {
 
 /// `cumulet reboot`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+What the EC2 API launched is rebooted through `cumulet serve` while that runs, and is not waited for.
+With --force or --timeout, which EC2's API does not know, it is asked directly.")]
 pub struct RebootArgs {
     /// Instance ids or names
     #[arg(required = true, value_name = "INSTANCE", add = ArgValueCandidates::new(complete::running))]
@@ -426,6 +435,9 @@ pub struct RebootArgs {
 
 /// `cumulet terminate`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+What the EC2 API launched is terminated through `cumulet serve` while that runs, which keeps volumes
+that are to outlive it. Directly, everything is deleted.")]
 pub struct TerminateArgs {
     /// Instance ids or names
     #[arg(required = true, value_name = "INSTANCE", add = ArgValueCandidates::new(complete::any))]

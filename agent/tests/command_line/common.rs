@@ -311,10 +311,21 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// A child that is killed when it is dropped.
+pub(crate) struct Killed(pub(crate) Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Waits for a child; kills it when it hangs.
 #[track_caller]
-pub(crate) fn finish(mut child: Child) -> i32 {
-    let status = until("a command to end", || child.try_wait().unwrap());
+pub(crate) fn finish(child: Child) -> i32 {
+    let mut child = Killed(child);
+    let status = until("a command to end", || child.0.try_wait().unwrap());
     status.code().unwrap_or(-1)
 }
 

@@ -2,17 +2,16 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::Child;
 
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::common::{PATIENCE, World, until};
+use super::common::{Killed, PATIENCE, World, until};
 use super::signer::Signer;
 
 /// A running `cumulet serve` over pretended machines; killed when dropped, as by `kill -9`.
 struct Serve {
-    child: Child,
+    _child: Killed,
     said: Value,
 }
 
@@ -30,7 +29,7 @@ impl Serve {
             panic!("it does not serve: {error}");
         }
         Self {
-            child,
+            _child: Killed(child),
             said: serde_json::from_str(&line).unwrap(),
         }
     }
@@ -88,13 +87,6 @@ impl Serve {
     fn state(&self, id: &str) -> String {
         let told = self.describe(id);
         text(text(&told, "instanceState"), "name").to_owned()
-    }
-}
-
-impl Drop for Serve {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
