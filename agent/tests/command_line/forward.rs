@@ -117,6 +117,16 @@ fn bytes_and_half_closes_go_both_ways() {
         log.contains("heard goodbye\n").then_some(())
     });
 
+    // A reboot ends connections and not the forwarding.
+    let cut = forwarder.connect(ECHO);
+    world.run(&["reboot", "web"]).succeeds();
+    let mut rest = Vec::new();
+    let _ = (&cut).read_to_end(&mut rest);
+    let mut stream = forwarder.connect(COUNT);
+    stream.write_all(b"again").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(heard(stream), b"5 bytes");
+
     forwarder.signal(Signal::SIGINT);
     assert_eq!(forwarder.end(), (0, String::new()));
     assert_eq!(world.state(&id), "running");

@@ -134,7 +134,7 @@ fn own_address(folder: &Path) -> Ipv4Addr {
     let record = record(folder);
     let address = record["network"]["private_ip"].as_str().unwrap();
     let given = std::process::Command::new("ip")
-        .args(["address", "add", address, "dev", "lo"])
+        .args(["address", "replace", address, "dev", "lo"])
         .status()
         .unwrap();
     assert!(given.success(), "{address} is not given to lo");
