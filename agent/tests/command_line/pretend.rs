@@ -174,6 +174,9 @@ impl Machine {
                 result,
                 error: None,
             };
+            if matches!(request.command, Command::Reset) {
+                self.say("reset\n");
+            }
             send(serde_json::to_value(&reply).unwrap());
             match request.command {
                 Command::PowerButton if !self.does("deaf") => {
@@ -181,7 +184,6 @@ impl Machine {
                     end(&EndReason::PowerButton);
                 }
                 Command::Quit => end(&EndReason::Quit),
-                Command::Reset => self.say("reset\n"),
                 Command::Subscribe => send(serde_json::to_value(Event::Running).unwrap()),
                 Command::Console { .. } => send("console".into()),
                 _ => {}
