@@ -191,6 +191,20 @@ impl<'a> Description<'a> {
             for (id, name) in &place.groups {
                 put("group", &format!("{id} ({name})"));
             }
+            for one in &place.interfaces {
+                let addresses: Vec<String> =
+                    one.private_ips.iter().map(ToString::to_string).collect();
+                put(
+                    "interface",
+                    &format!(
+                        "{} ({}), {} in {}",
+                        one.interface_id,
+                        one.mac,
+                        addresses.join(", "),
+                        one.subnet_id
+                    ),
+                );
+            }
         }
         for port in &network.publish {
             put(

@@ -65,28 +65,35 @@ pub(super) fn instance(record: &Record, folder: &Path) -> Value {
     if let Some(public) = public_address(record) {
         put("PublicIpAddress", json!(public));
     }
-    let mut interface = json!({
+    let mut interfaces = vec![json!({
         "NetworkInterfaceId": record.network.interface_id,
         "MacAddress": record.network.mac,
         "PrivateIpAddress": record.network.private_ip,
         "PrivateDnsName": record.private_dns_name(),
-    });
+    })];
     if let Some(place) = &record.place {
-        let groups: Vec<Value> = place
-            .groups
-            .iter()
-            .map(|(id, name)| json!({ "GroupId": id, "GroupName": name }))
-            .collect();
-        interface["SubnetId"] = json!(place.subnet_id);
-        interface["VpcId"] = json!(place.vpc_id);
-        interface["Groups"] = json!(groups);
+        let primary = &mut interfaces[0];
+        primary["SubnetId"] = json!(place.subnet_id);
+        primary["VpcId"] = json!(place.vpc_id);
+        primary["Groups"] = groups(&place.groups);
+        interfaces.extend(place.interfaces.iter().map(|one| {
+            json!({
+                "NetworkInterfaceId": one.interface_id,
+                "MacAddress": one.mac,
+                "PrivateIpAddress": one.private_ips.first(),
+                "SubnetId": one.subnet_id,
+                "VpcId": place.vpc_id,
+                "Groups": groups(&one.groups),
+                "Attachment": { "DeviceIndex": one.device_index },
+            })
+        }));
         put("SubnetId", json!(place.subnet_id));
         put("VpcId", json!(place.vpc_id));
-        put("SecurityGroups", json!(groups));
+        put("SecurityGroups", groups(&place.groups));
         put("Placement", json!({ "AvailabilityZone": place.zone }));
         put("AmiLaunchIndex", json!(place.launch_index));
     }
-    put("NetworkInterfaces", json!([interface]));
+    put("NetworkInterfaces", json!(interfaces));
     let volumes = || {
         record
             .disks
@@ -118,6 +125,13 @@ pub(super) fn instance(record: &Record, folder: &Path) -> Value {
     );
     put("Cumulet", local(record, folder));
     Value::Object(out)
+}
+
+fn groups(groups: &[(String, String)]) -> Value {
+    groups
+        .iter()
+        .map(|(id, name)| json!({ "GroupId": id, "GroupName": name }))
+        .collect()
 }
 
 /// The public address, which an instance has as long as it is not stopped.

@@ -144,7 +144,21 @@ fn where_an_instance_of_the_api_is() {
     let id = world.launch("", &["--name", "web"]);
     world.run(&["stop", &id]).succeeds();
     world.adopt(&id);
+    world.change(&id, |record| {
+        record["place"]["interfaces"] = json!([{
+            "interface_id": "eni-0123456789abcdef1",
+            "mac": "02:00:00:00:00:01",
+            "device_index": 1,
+            "private_ips": ["172.31.32.9"],
+            "subnet_id": "subnet-0123456789abcdef1",
+            "subnet_cidr": "172.31.32.0/20",
+            "groups": [],
+        }]);
+    });
     let stopped = world.describe(&id);
+    let second = &stopped["NetworkInterfaces"][1];
+    assert_eq!(second["Attachment"]["DeviceIndex"], 1);
+    assert_eq!(second["PrivateIpAddress"], "172.31.32.9");
     assert_eq!(stopped["VpcId"], "vpc-0123456789abcdef0");
     assert_eq!(stopped["SecurityGroups"][0]["GroupName"], "default");
     assert_eq!(stopped["Placement"]["AvailabilityZone"], "us-east-1a");
@@ -157,6 +171,7 @@ fn where_an_instance_of_the_api_is() {
         "vpc-0123456789abcdef0 (172.31.0.0/16)",
         "subnet-0123456789abcdef0 (172.31.16.0/20)",
         "sg-0123456789abcdef0 (default)",
+        "eni-0123456789abcdef1 (02:00:00:00:00:01), 172.31.32.9 in subnet-0123456789abcdef1",
     ] {
         assert!(text.contains(part), "no {part} in\n{text}");
     }
