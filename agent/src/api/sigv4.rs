@@ -19,7 +19,7 @@ use super::error::ApiError;
 use super::form;
 
 /// Name of the algorithm in headers, queries and strings to sign.
-const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+pub(crate) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 /// How far the caller's clock may be from ours.
 const SKEW: Duration = Duration::minutes(5);
 /// Query parameters of presigned requests begin so.
@@ -198,7 +198,7 @@ fn expired(
     Ok(())
 }
 
-fn basic_time(date: OffsetDateTime) -> String {
+pub(crate) fn basic_time(date: OffsetDateTime) -> String {
     let form = format_description!("[year][month][day]T[hour][minute][second]Z");
     date.format(&form).unwrap_or_default()
 }
@@ -261,7 +261,7 @@ fn header(headers: &HeaderMap, name: &str) -> Result<String, ApiError> {
     Ok(values.join(","))
 }
 
-fn keyed(key: &[u8], message: &[u8]) -> Result<Hmac<Sha256>, ApiError> {
+pub(crate) fn keyed(key: &[u8], message: &[u8]) -> Result<Hmac<Sha256>, ApiError> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key)
         .map_err(|error| ApiError::internal(format!("cannot compute a signature: {error}")))?;
     mac.update(message);

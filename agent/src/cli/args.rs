@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::{ArgValueCandidates, Shell};
 
+use super::complete;
+use super::forward::Forward;
 use super::output::Format;
 use super::parse::{DiskArg, MetadataArg, TagArg, duration, published};
 use super::serve::ServeArgs;
@@ -57,7 +60,9 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Build, import, list, check and remove AMIs
     Images(ImagesArgs),
-    /// List instances
+    /// List the instances that run
+    Ps(PsArgs),
+    /// List all instances: `ps --all`
     #[command(visible_alias = "ls")]
     List,
     /// Show everything about instances
@@ -68,6 +73,10 @@ pub enum Command {
     Ssh(SshArgs),
     /// Join an instance's serial console
     Console(ConsoleArgs),
+    /// Print what the guest has said on its console, also when it is stopped
+    Logs(LogsArgs),
+    /// Lead ports of this host to ports of a running guest, until Ctrl-C
+    Forward(ForwardArgs),
     /// Stop instances by their power button; volumes stay, scratch disks are blanked
     Stop(StopArgs),
     /// Start stopped instances
@@ -82,6 +91,8 @@ pub enum Command {
     Env,
     /// Find out whether this host can run guests, and how to mend it
     Doctor,
+    /// Print a script that completes commands, instances and images in your shell
+    Completions(CompletionsArgs),
     /// A byte stream to a guest port, for ssh's ProxyCommand
     #[command(name = "__dial", hide = true)]
     Dial(DialArgs),
@@ -106,11 +117,11 @@ Examples:
   cumulet run --kernel vmlinuz --initrd initrd.img --cmdline 'console=ttyS0' --console")]
 pub struct RunArgs {
     /// AMI id or name (`cumulet images list`)
-    #[arg(required_unless_present = "kernel")]
+    #[arg(required_unless_present = "kernel", add = ArgValueCandidates::new(complete::amis))]
     pub image: Option<String>,
 
     /// Instance type (`cumulet types`) [default: t3.micro]
-    #[arg(long, short = 't', value_name = "TYPE", conflicts_with_all = ["vcpus", "memory"])]
+    #[arg(long, short = 't', value_name = "TYPE", conflicts_with_all = ["vcpus", "memory"], add = ArgValueCandidates::new(complete::types))]
     pub instance_type: Option<String>,
 
     /// Number of vCPUs, 1 to 32, instead of a type
@@ -235,7 +246,7 @@ pub enum ImagesCommand {
 #[derive(Debug, Args)]
 pub struct ImageBuildArgs {
     /// What to build
-    #[arg(value_name = "RECIPE")]
+    #[arg(value_name = "RECIPE", add = ArgValueCandidates::new(complete::recipes))]
     pub recipe: String,
     /// Name of the AMI [default: the recipe's name]
     #[arg(long, value_name = "NAME")]
@@ -275,15 +286,34 @@ pub struct ImageImportArgs {
 #[derive(Debug, Args)]
 pub struct ImageNames {
     /// AMI ids or names
-    #[arg(required = true, value_name = "AMI")]
+    #[arg(required = true, value_name = "AMI", add = ArgValueCandidates::new(complete::amis))]
     pub images: Vec<String>,
+}
+
+/// `cumulet ps`.
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    /// Stopped ones, too
+    #[arg(long, short = 'a')]
+    pub all: bool,
+    /// Ids only, one a line
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+}
+
+impl PsArgs {
+    /// What `cumulet list` is.
+    pub(super) const ALL: Self = Self {
+        all: true,
+        quiet: false,
+    };
 }
 
 /// `cumulet describe`.
 #[derive(Debug, Args)]
 pub struct DescribeArgs {
     /// Instance ids or names [default: all]
-    #[arg(value_name = "INSTANCE")]
+    #[arg(value_name = "INSTANCE", add = ArgValueCandidates::new(complete::any))]
     pub instances: Vec<String>,
 }
 
@@ -291,7 +321,7 @@ pub struct DescribeArgs {
 #[derive(Debug, Args)]
 pub struct SshArgs {
     /// Instance id or name
-    #[arg(value_name = "INSTANCE")]
+    #[arg(value_name = "INSTANCE", add = ArgValueCandidates::new(complete::running))]
     pub instance: String,
     /// User to log in as
     #[arg(long, short = 'l', default_value = super::ssh::DEFAULT_USER, value_name = "USER")]
@@ -311,7 +341,7 @@ pub struct SshArgs {
 #[derive(Debug, Args)]
 pub struct ConsoleArgs {
     /// Instance id or name
-    #[arg(value_name = "INSTANCE")]
+    #[arg(value_name = "INSTANCE", add = ArgValueCandidates::new(complete::running))]
     pub instance: String,
     /// Only show what the guest says, until it ends or Ctrl-C
     #[arg(long, short = 'f', conflicts_with = "log")]
@@ -321,11 +351,48 @@ pub struct ConsoleArgs {
     pub log: bool,
 }
 
+/// `cumulet logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Instance id or name
+    #[arg(value_name = "INSTANCE", add = ArgValueCandidates::new(complete::any))]
+    pub instance: String,
+    /// Go on with what comes, until the instance ends or Ctrl-C
+    #[arg(long, short = 'f')]
+    pub follow: bool,
+    /// Only the last N lines of what is there
+    #[arg(long, short = 'n', value_name = "N")]
+    pub lines: Option<usize>,
+    /// What our side did for the instance since its start, instead of the guest's console
+    #[arg(long)]
+    pub supervisor: bool,
+}
+
+/// `cumulet forward`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cumulet forward web 8080:80
+  cumulet forward web 0:22 0.0.0.0:8443:443
+Works with every running instance, those of the EC2 API among them. `cumulet run --publish` offers
+ports for as long as the instance lives.")]
+pub struct ForwardArgs {
+    /// Instance id or name
+    #[arg(value_name = "INSTANCE", add = ArgValueCandidates::new(complete::running))]
+    pub instance: String,
+    /// Host port (0: any free one) and guest port; without an address on 127.0.0.1 only
+    #[arg(required = true, value_name = "[ADDRESS:]HOSTPORT:GUESTPORT")]
+    pub forwards: Vec<Forward>,
+}
+
 /// `cumulet stop`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+What the EC2 API launched is stopped through `cumulet serve` while that runs, so that the API says
+why it is stopped.")]
 pub struct StopArgs {
     /// Instance ids or names
-    #[arg(required = true, value_name = "INSTANCE")]
+    #[arg(required = true, value_name = "INSTANCE", add = ArgValueCandidates::new(complete::running))]
     pub instances: Vec<String>,
     /// Cut the power at once instead of pressing the power button
     #[arg(long)]
@@ -337,9 +404,12 @@ pub struct StopArgs {
 
 /// `cumulet start`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+What the EC2 API launched is started through `cumulet serve`, which has to run: its network and its
+public address are the server's.")]
 pub struct StartArgs {
     /// Instance ids or names
-    #[arg(required = true, value_name = "INSTANCE")]
+    #[arg(required = true, value_name = "INSTANCE", add = ArgValueCandidates::new(complete::stopped))]
     pub instances: Vec<String>,
     /// Start even if the test of this host's KVM fails
     #[arg(long)]
@@ -348,24 +418,44 @@ pub struct StartArgs {
 
 /// `cumulet reboot`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+What the EC2 API launched is rebooted through `cumulet serve` while that runs, and is not waited for.
+With --force or --timeout, which EC2's API does not know, it is asked directly.")]
 pub struct RebootArgs {
     /// Instance ids or names
-    #[arg(required = true, value_name = "INSTANCE")]
+    #[arg(required = true, value_name = "INSTANCE", add = ArgValueCandidates::new(complete::running))]
     pub instances: Vec<String>,
     /// Press the reset button at once instead of asking the guest to shut down
     #[arg(long)]
     pub force: bool,
-    /// How long the guest may take before it is reset
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
-    pub timeout: Duration,
+    /// How long the guest may take before it is reset [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
 }
 
 /// `cumulet terminate`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+What the EC2 API launched is terminated through `cumulet serve` while that runs, which keeps volumes
+that are to outlive it. Directly, everything is deleted.")]
 pub struct TerminateArgs {
     /// Instance ids or names
-    #[arg(required = true, value_name = "INSTANCE")]
+    #[arg(required = true, value_name = "INSTANCE", add = ArgValueCandidates::new(complete::any))]
     pub instances: Vec<String>,
+}
+
+/// `cumulet completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+To have them in every new shell, add this line to its startup file:
+  bash        source <(cumulet completions bash)             ~/.bashrc
+  zsh         source <(cumulet completions zsh)              ~/.zshrc, after compinit
+  fish        cumulet completions fish | source              ~/.config/fish/config.fish
+  elvish      eval (cumulet completions elvish | slurp)      ~/.config/elvish/rc.elv
+  powershell  cumulet completions powershell | Out-String | Invoke-Expression    $PROFILE")]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: Shell,
 }
 
 /// `cumulet __dial`.

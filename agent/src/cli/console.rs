@@ -9,12 +9,10 @@ use std::time::{Duration, Instant};
 use cumulet_vmm::control::{Command as VmmCommand, Reply, Request};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use serde_json::json;
-use time::OffsetDateTime;
 
 use super::args::ConsoleArgs;
+use super::logs;
 use super::output::Output;
-use super::shape::timestamp;
 use super::ssh::running;
 use crate::error::{Context, Error, Result};
 use crate::state::{Home, InstanceDir, connect_socket};
@@ -46,18 +44,7 @@ pub(super) fn command(home: &Home, output: Output, args: &ConsoleArgs) -> Result
 fn log(dir: &InstanceDir, output: Output) -> Result<u8> {
     let bytes = supervise::log_tail(dir, EC2_LIMIT)
         .context(|| format!("cannot read the console log of {}", dir.id()))?;
-    if output.is_json() {
-        let value = json!({
-            "InstanceId": dir.id(),
-            "Timestamp": timestamp(OffsetDateTime::now_utc()),
-            "Output": String::from_utf8_lossy(&bytes),
-        });
-        output.result(&value, String::new);
-    } else {
-        // Byte for byte: it may be piped. A reader that went away is no failure.
-        let mut out = io::stdout().lock();
-        let _ = out.write_all(&bytes).and_then(|()| out.flush());
-    }
+    logs::print_once(dir, output, &bytes);
     Ok(0)
 }
 

@@ -8,25 +8,21 @@ use serde_json::json;
 
 use super::output::Output;
 use super::serve::{LOCK, RUNNING, Running};
-use crate::api::credentials;
+use crate::api::credentials::{self, AccessKey};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::state::OwnerLock;
 
 /// Runs `cumulet env`.
 pub(super) fn command(root: &Path, output: Output) -> Result<u8> {
-    let running = running(root)?;
-    let key = credentials::kept(root, &running.access_key_id)?.ok_or_else(|| {
+    let running = running(root)?.ok_or_else(|| {
         Error::new(
             Kind::NotFound,
-            "NoAccessKey",
-            format!(
-                "the secret of the access key {} is not in {}",
-                running.access_key_id,
-                root.display()
-            ),
+            "NotServing",
+            format!("nobody serves the state folder {}", root.display()),
         )
-        .mend("use the secret that the server was started with")
+        .mend("start `cumulet serve` in another terminal")
     })?;
+    let key = key(root, &running)?;
     let variables = [
         ("AWS_ENDPOINT_URL", &running.endpoint),
         ("AWS_ACCESS_KEY_ID", &key.id),
@@ -45,28 +41,39 @@ pub(super) fn command(root: &Path, output: Output) -> Result<u8> {
     Ok(0)
 }
 
-/// What the running server says of itself.
-fn running(root: &Path) -> Result<Running> {
+/// The access key that a running server tells.
+pub(super) fn key(root: &Path, running: &Running) -> Result<AccessKey> {
+    credentials::kept(root, &running.access_key_id)?.ok_or_else(|| {
+        Error::new(
+            Kind::NotFound,
+            "NoAccessKey",
+            format!(
+                "the secret of the access key {} is not in {}",
+                running.access_key_id,
+                root.display()
+            ),
+        )
+        .mend("use the secret that the server was started with")
+    })
+}
+
+/// What the running server says of itself; none when there is none. One that was killed may have left its file.
+pub(super) fn running(root: &Path) -> Result<Option<Running>> {
     let lock = root.join(LOCK);
     let holder =
         OwnerLock::holder(&lock).context(|| format!("cannot look at {}", lock.display()))?;
+    if holder.is_none() {
+        return Ok(None);
+    }
     let path = root.join(RUNNING);
-    let text = match fs::read(&path) {
-        Ok(text) if holder.is_some() => text,
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).context(|| format!("cannot read {}", path.display()));
-        }
-        // One that was killed may have left its file.
-        _ => {
-            return Err(Error::new(
-                Kind::NotFound,
-                "NotServing",
-                format!("nobody serves the state folder {}", root.display()),
-            )
-            .mend("start `cumulet serve` in another terminal"));
-        }
-    };
-    serde_json::from_slice(&text).context(|| format!("cannot understand {}", path.display()))
+    match fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .context(|| format!("cannot understand {}", path.display())),
+        // It has only just started.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).context(|| format!("cannot read {}", path.display())),
+    }
 }
 
 /// As one word of a shell.
@@ -93,9 +100,9 @@ mod tests {
     #[test]
     fn what_a_killed_server_left_does_not_count() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(running(folder.path()).unwrap_err().code, "NotServing");
+        assert!(running(folder.path()).unwrap().is_none());
         fs::write(folder.path().join(RUNNING), "{}").unwrap();
-        assert_eq!(running(folder.path()).unwrap_err().code, "NotServing");
+        assert!(running(folder.path()).unwrap().is_none());
         let _lock = OwnerLock::try_take(&folder.path().join(LOCK), "test")
             .unwrap()
             .unwrap();

@@ -1,13 +1,13 @@
 //! `cumulet images`: the AMI store on the command line.
 
-use cumulet_images::store::{Ami, AmiStore, ImportOptions, Progress, StoreError};
+use cumulet_images::store::{Ami, AmiStore, ImportOptions, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::args::{ImageBuildArgs, ImageImportArgs, ImageNames, ImagesCommand};
 use super::output::{Output, table};
-use crate::error::{Context, Error, Kind, Result};
-use crate::ids;
+use crate::amis::{find, open, translate};
+use crate::error::{Error, Result};
 use crate::size::Size;
 use crate::state::Home;
 use crate::types::{InstanceType, architecture_of};
@@ -22,75 +22,6 @@ pub(super) fn images(home: &Home, output: Output, command: ImagesCommand) -> Res
         ImagesCommand::Rm(args) => remove(home, &store, output, &args),
         ImagesCommand::Verify(args) => verify(&store, output, &args),
     }
-}
-
-/// The store of this state folder.
-pub(super) fn open(home: &Home) -> Result<AmiStore> {
-    AmiStore::open(&home.amis()).map_err(|error| translate(&error))
-}
-
-/// Finds an AMI by id or name.
-pub(super) fn find(store: &AmiStore, wanted: &str) -> Result<Ami> {
-    match store.find(wanted) {
-        Err(StoreError::Unknown(_)) => {
-            let mut error = translate(&StoreError::Unknown(wanted.to_owned()));
-            if cumulet_images::build::RECIPES.contains(&wanted) {
-                error = error.mend(format!("`cumulet images build {wanted}` makes it"));
-            } else if std::path::Path::new(wanted).is_file() {
-                error = error.mend(format!("`cumulet images import {wanted}` first"));
-            }
-            Err(error)
-        }
-        other => other.map_err(|error| translate(&error)),
-    }
-}
-
-/// The store's errors in the user's terms.
-pub(super) fn translate(error: &StoreError) -> Error {
-    let (kind, code) = match error {
-        StoreError::Unknown(wanted) => {
-            let message = if ids::is("ami", wanted) {
-                format!("The image id '[{wanted}]' does not exist")
-            } else {
-                format!("there is no image with the name or id '{wanted}'")
-            };
-            return Error::new(Kind::NotFound, "InvalidAMIID.NotFound", message)
-                .mend("`cumulet images list` shows what there is");
-        }
-        StoreError::Locked { .. } => (Kind::Conflict, "ImageStoreLocked"),
-        StoreError::InUse { .. } => (Kind::Conflict, "InvalidAMIID.InUse"),
-        StoreError::Full { .. } => (Kind::Host, "InsufficientHostStorage"),
-        StoreError::Source { .. }
-        | StoreError::Truncated { .. }
-        | StoreError::NotBootable { .. } => (Kind::Usage, "InvalidImage"),
-        StoreError::Architecture { .. } => (Kind::Usage, "UnsupportedArchitecture"),
-        StoreError::Damaged { .. } | StoreError::Manifest { .. } => {
-            (Kind::Internal, "ImageDamaged")
-        }
-        StoreError::Io { .. } | StoreError::Volume(_) => (Kind::Internal, "InternalError"),
-    };
-    let mut out = Error::new(kind, code, error.to_string());
-    if let Some(cause) = std::error::Error::source(error) {
-        out = out.because(cause);
-    }
-    match error {
-        StoreError::Full { .. } => {
-            out.mend("free space on that file system, or move the state folder with --home")
-        }
-        StoreError::InUse { path, .. } => match instance_of(path) {
-            Some(id) => out.mend(format!(
-                "that is the root disk of instance {id}: `cumulet terminate {id}` deletes it"
-            )),
-            None => out,
-        },
-        _ => out,
-    }
-}
-
-/// The instance whose folder holds this volume.
-fn instance_of(volume: &std::path::Path) -> Option<&str> {
-    let id = volume.parent()?.file_name()?.to_str()?;
-    ids::is("i", id).then_some(id)
 }
 
 /// Whether this type can run this AMI.
@@ -306,20 +237,5 @@ impl Bar {
 
     fn done(&self) {
         self.0.finish_and_clear();
-    }
-}
-
-/// Makes the root volume `id` over an AMI in the new folder `dir`.
-pub(super) fn root_volume(
-    home: &Home,
-    ami: &Ami,
-    dir: &std::path::Path,
-    id: &str,
-    size: Size,
-) -> Result<()> {
-    match open(home)?.create_volume(ami, dir, id, Some(size.0)) {
-        Ok(_) => Ok(()),
-        Err(error @ (StoreError::Unknown(_) | StoreError::Locked { .. })) => Err(translate(&error)),
-        Err(error) => Err(error).context(|| format!("cannot make the root volume {id}")),
     }
 }

@@ -9,7 +9,6 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cumulet_images::store::Ami;
-use cumulet_images::volume::{Volume, VolumeSpec};
 use time::OffsetDateTime;
 
 use super::args::RunArgs;
@@ -17,13 +16,14 @@ use super::images;
 use super::keys;
 use super::output::Output;
 use super::parse::DiskArg;
+use crate::amis;
 use crate::doctor;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ids;
+use crate::launch;
 use crate::size::{MIB, Size};
 use crate::state::record::{
-    DirectKernel, Disk, DiskKind, Hardware, ImageRef, MetadataOptions, Network, Record, State,
-    VERSION,
+    DirectKernel, Disk, DiskKind, Hardware, MetadataOptions, Network, Record, State, VERSION,
 };
 use crate::state::{Held, Home};
 use crate::types::{self, InstanceType};
@@ -49,7 +49,7 @@ pub(super) fn plan(home: &Home, output: Output, args: &RunArgs) -> Result<Plan> 
     let image = args
         .image
         .as_deref()
-        .map(|wanted| images::find(&images::open(home)?, wanted))
+        .map(|wanted| amis::find(&amis::open(home)?, wanted))
         .transpose()?;
     let kind = machine(args)?;
     types::check(&kind)?;
@@ -85,26 +85,20 @@ pub(super) fn plan(home: &Home, output: Output, args: &RunArgs) -> Result<Plan> 
         state_reason: None,
         keep: args.keep,
         launch_time: OffsetDateTime::now_utc(),
-        image: image.as_ref().map(|image| ImageRef {
-            id: image.id.clone(),
-            name: image.name.clone(),
-            architecture: types::architecture_of(image),
-        }),
+        image: image.as_ref().map(launch::image),
         hardware: Hardware {
-            instance_type: kind.name,
-            vcpus: u8::try_from(kind.vcpus).map_err(|_| Error::invalid("too many vCPUs"))?,
-            memory_mib: kind.memory_mib,
             nested: args.nested,
             direct,
             extra_cmdline: extra,
             trace: args.trace,
+            ..launch::hardware(&kind)?
         },
         system_uuid: ids::system_uuid(),
         disks,
         network: Network {
             interface_id: ids::new("eni"),
             mac: ids::mac(),
-            // The real one is chosen under the guard, in `create`.
+            // One is given out when the instance is made.
             private_ip: std::net::Ipv4Addr::UNSPECIFIED,
             publish: args.publish.clone(),
             uplink: args.uplink,
@@ -118,38 +112,9 @@ pub(super) fn plan(home: &Home, output: Output, args: &RunArgs) -> Result<Plan> 
     Ok(Plan { record, image })
 }
 
-/// Makes the instance on disk and commits it. Until it returns there is no instance; if it fails,
-/// nothing is left.
+/// Makes the instance.
 pub(super) fn create(home: &Home, plan: Plan) -> Result<Held> {
-    let Plan { mut record, image } = plan;
-    let guard = home.guard()?;
-    record.network.private_ip = home.free_address()?;
-    let dir = home.instance(&record.instance_id)?;
-    let held = dir.create(&guard, record, "cumulet run")?;
-    let made = make_volumes(home, &held, image.as_ref()).and_then(|()| held.save());
-    drop(guard);
-    match made {
-        Ok(()) => Ok(held),
-        Err(error) => {
-            let _ = held.delete(home);
-            Err(error)
-        }
-    }
-}
-
-fn make_volumes(home: &Home, held: &Held, image: Option<&Ami>) -> Result<()> {
-    for disk in &held.record.disks {
-        let folder = held.dir.file(&disk.file_name());
-        match (disk.kind, image) {
-            (DiskKind::Scratch, _) => {}
-            (DiskKind::Root, Some(ami)) => {
-                images::root_volume(home, ami, &folder, &disk.id, disk.size)?;
-            }
-            _ => Volume::create(&folder, &VolumeSpec::blank(&disk.id, disk.size.0))
-                .context(|| format!("cannot make {} ({})", disk.id, disk.device))?,
-        }
-    }
-    Ok(())
+    launch::create(home, plan.record, plan.image.as_ref(), "cumulet run")
 }
 
 fn machine(args: &RunArgs) -> Result<InstanceType> {

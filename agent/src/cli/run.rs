@@ -17,7 +17,7 @@ use crate::doctor;
 use crate::error::{Error, Kind, Result};
 use crate::state::record::{Record, State};
 use crate::state::{Home, InstanceDir};
-use crate::supervise::protocol::Report;
+use crate::supervise::protocol::{Report, SUPERVISOR_LOG};
 use crate::supervise::{self, Launched};
 
 /// `cumulet run`.
@@ -345,7 +345,7 @@ fn ended_early(why: &str) -> Error {
 }
 
 fn vanished(dir: &InstanceDir) -> Error {
-    let log = dir.file("supervisor.log");
+    let log = dir.file(SUPERVISOR_LOG);
     let said = std::fs::read_to_string(&log).unwrap_or_default();
     let last = said.lines().last().unwrap_or("it said nothing");
     Error::internal(format!(

@@ -1,6 +1,7 @@
 //! Records in the shape of EC2's own answers, so that `--output json` reads as
 //! `aws ec2 describe-instances --output json` does.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use serde::Serialize;
@@ -8,8 +9,8 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::size::Size;
 use crate::state::record::{DiskKind, Record, State};
+use crate::supervise::protocol::{CONSOLE_LOG, SUPERVISOR_LOG};
 
 /// A time as EC2 writes it.
 pub(super) fn timestamp(time: OffsetDateTime) -> String {
@@ -61,15 +62,38 @@ pub(super) fn instance(record: &Record, folder: &Path) -> Value {
             "InstanceMetadataTags": enabled(record.metadata.instance_tags),
         }),
     );
-    put(
-        "NetworkInterfaces",
-        json!([{
-            "NetworkInterfaceId": record.network.interface_id,
-            "MacAddress": record.network.mac,
-            "PrivateIpAddress": record.network.private_ip,
-            "PrivateDnsName": record.private_dns_name(),
-        }]),
-    );
+    if let Some(public) = public_address(record) {
+        put("PublicIpAddress", json!(public));
+    }
+    let mut interfaces = vec![json!({
+        "NetworkInterfaceId": record.network.interface_id,
+        "MacAddress": record.network.mac,
+        "PrivateIpAddress": record.network.private_ip,
+        "PrivateDnsName": record.private_dns_name(),
+    })];
+    if let Some(place) = &record.place {
+        let primary = &mut interfaces[0];
+        primary["SubnetId"] = json!(place.subnet_id);
+        primary["VpcId"] = json!(place.vpc_id);
+        primary["Groups"] = groups(&place.groups);
+        interfaces.extend(place.interfaces.iter().map(|one| {
+            json!({
+                "NetworkInterfaceId": one.interface_id,
+                "MacAddress": one.mac,
+                "PrivateIpAddress": one.private_ips.first(),
+                "SubnetId": one.subnet_id,
+                "VpcId": place.vpc_id,
+                "Groups": groups(&one.groups),
+                "Attachment": { "DeviceIndex": one.device_index },
+            })
+        }));
+        put("SubnetId", json!(place.subnet_id));
+        put("VpcId", json!(place.vpc_id));
+        put("SecurityGroups", groups(&place.groups));
+        put("Placement", json!({ "AvailabilityZone": place.zone }));
+        put("AmiLaunchIndex", json!(place.launch_index));
+    }
+    put("NetworkInterfaces", json!(interfaces));
     let volumes = || {
         record
             .disks
@@ -103,6 +127,21 @@ pub(super) fn instance(record: &Record, folder: &Path) -> Value {
     Value::Object(out)
 }
 
+fn groups(groups: &[(String, String)]) -> Value {
+    groups
+        .iter()
+        .map(|(id, name)| json!({ "GroupId": id, "GroupName": name }))
+        .collect()
+}
+
+/// The public address, which an instance has as long as it is not stopped.
+pub(super) fn public_address(record: &Record) -> Option<Ipv4Addr> {
+    let place = record.place.as_ref();
+    place
+        .filter(|_| record.state != State::Stopped)
+        .and_then(|place| place.public_ip)
+}
+
 fn enabled(yes: bool) -> &'static str {
     if yes { "enabled" } else { "disabled" }
 }
@@ -122,13 +161,15 @@ fn local(record: &Record, folder: &Path) -> Value {
         .collect();
     json!({
         "Keep": record.keep,
+        "Owner": if record.place.is_some() { "api" } else { "command-line" },
         "VCpus": record.hardware.vcpus,
         "MemoryMiB": record.hardware.memory_mib,
         "Disks": disks,
         "Publish": record.network.publish,
         "Uplink": record.network.uplink,
         "Folder": folder,
-        "ConsoleLog": folder.join("console.log"),
+        "ConsoleLog": folder.join(CONSOLE_LOG),
+        "SupervisorLog": folder.join(SUPERVISOR_LOG),
     })
 }
 
@@ -160,77 +201,6 @@ impl StateChange {
             name(&self.current_state)
         )
     }
-}
-
-/// One instance for people, in many lines.
-pub(super) fn text(record: &Record, folder: &Path) -> String {
-    let mut lines: Vec<(&str, String)> = Vec::new();
-    lines.push(("instance", record.instance_id.clone()));
-    if let Some(name) = record.name() {
-        lines.push(("name", name.to_owned()));
-    }
-    lines.push(("state", record.state.to_string()));
-    if let Some(reason) = &record.state_reason {
-        lines.push(("reason", reason.message.clone()));
-    }
-    let memory = Size(record.hardware.memory_mib << 20);
-    lines.push((
-        "type",
-        format!(
-            "{} ({} vCPU{}, {memory})",
-            record.hardware.instance_type,
-            record.hardware.vcpus,
-            if record.hardware.vcpus == 1 { "" } else { "s" }
-        ),
-    ));
-    if let Some(image) = &record.image {
-        lines.push(("image", format!("{} ({})", image.id, image.name)));
-    }
-    if let Some(direct) = &record.hardware.direct {
-        lines.push(("kernel", direct.kernel.display().to_string()));
-    }
-    lines.push(("launched", timestamp(record.launch_time)));
-    lines.push((
-        "address",
-        format!("{} ({})", record.network.private_ip, record.network.mac),
-    ));
-    for port in &record.network.publish {
-        lines.push((
-            "publish",
-            format!("{}:{} -> {}", port.address, port.host, port.guest),
-        ));
-    }
-    if let Some(key) = &record.key {
-        lines.push(("key", key.name.clone()));
-    }
-    for disk in &record.disks {
-        let kind = match disk.kind {
-            DiskKind::Root => "root volume",
-            DiskKind::Data => "volume",
-            DiskKind::Scratch => "scratch disk",
-        };
-        lines.push((
-            "disk",
-            format!("{} {} ({kind} {})", disk.device, disk.size, disk.id),
-        ));
-    }
-    for (key, value) in &record.tags {
-        lines.push(("tag", format!("{key}={value}")));
-    }
-    lines.push((
-        "kept",
-        if record.keep {
-            "yes"
-        } else {
-            "no: ends with its command"
-        }
-        .to_owned(),
-    ));
-    lines.push(("folder", folder.display().to_string()));
-    lines
-        .into_iter()
-        .map(|(key, value)| format!("{key:<9} {value}\n"))
-        .collect()
 }
 
 /// A type in EC2's DescribeInstanceTypes shape.

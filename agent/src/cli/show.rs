@@ -1,57 +1,78 @@
-//! `cumulet list`, `describe` and `types`.
+//! `cumulet ps`, `list`, `describe` and `types`.
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use super::args::PsArgs;
+use super::describe::Description;
 use super::output::{Output, table};
 use super::shape;
 use crate::error::Result;
 use crate::size::Size;
+use crate::state::record::{Record, State};
 use crate::state::{Home, Listed};
 use crate::types;
 
-/// `cumulet list`.
-pub(super) fn list(home: &Home, output: Output) -> Result<u8> {
+/// `cumulet ps`, and `cumulet list`, which is `ps --all`.
+pub(super) fn ps(home: &Home, output: Output, args: PsArgs) -> Result<u8> {
     let mut values = Vec::new();
     let mut rows = Vec::new();
     for listed in home.list()? {
         match listed {
-            Listed::Good { record, .. } => {
+            Listed::Good { record, .. } if args.all || record.state != State::Stopped => {
                 let folder = home.instance(&record.instance_id)?;
                 values.push(shape::instance(&record, folder.path()));
-                let image = record
-                    .image
-                    .as_ref()
-                    .map_or("-", |image| image.name.as_str());
-                rows.push(vec![
-                    record.instance_id.clone(),
-                    record.name().unwrap_or("-").to_owned(),
-                    record.state.to_string(),
-                    record.hardware.instance_type.clone(),
-                    record.network.private_ip.to_string(),
-                    image.to_owned(),
-                    age(record.launch_time),
-                ]);
+                rows.push(row(&record));
             }
+            Listed::Good { .. } => {}
             Listed::Damaged { id, error } => {
                 output.warn(&format!("{id}: {error}"));
-                rows.push(vec![id, "-".into(), "damaged".into()]);
+                if args.all {
+                    rows.push(vec![id, "-".into(), "damaged".into()]);
+                }
             }
         }
     }
     output.result(&json!({ "Instances": values }), || {
-        if rows.is_empty() {
-            "no instances; `cumulet run IMAGE` launches one".to_owned()
-        } else {
+        if args.quiet {
+            rows.iter().map(|row| format!("{}\n", row[0])).collect()
+        } else if !rows.is_empty() {
             table(
                 &[
-                    "INSTANCE", "NAME", "STATE", "TYPE", "ADDRESS", "IMAGE", "AGE",
+                    "INSTANCE", "NAME", "STATE", "TYPE", "IMAGE", "ADDRESS", "PUBLIC", "PORTS",
+                    "AGE",
                 ],
                 &rows,
             )
+        } else if args.all {
+            "no instances; `cumulet run IMAGE` launches one".to_owned()
+        } else {
+            "nothing runs; `cumulet ps -a` shows what is stopped, `cumulet run IMAGE` launches one"
+                .to_owned()
         }
     });
     Ok(0)
+}
+
+fn row(record: &Record) -> Vec<String> {
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let ports: Vec<String> = record
+        .network
+        .publish
+        .iter()
+        .map(|port| format!("{}:{}->{}", port.address, port.host, port.guest))
+        .collect();
+    vec![
+        record.instance_id.clone(),
+        or_none(record.name().map(str::to_owned)),
+        record.state.to_string(),
+        record.hardware.instance_type.clone(),
+        or_none(record.image.as_ref().map(|image| image.name.clone())),
+        record.network.private_ip.to_string(),
+        or_none(shape::public_address(record).map(|address| address.to_string())),
+        or_none((!ports.is_empty()).then(|| ports.join(","))),
+        age(record.launch_time),
+    ]
 }
 
 /// `cumulet describe`.
@@ -68,10 +89,11 @@ pub(super) fn describe(home: &Home, output: Output, wanted: &[String]) -> Result
     let mut texts = Vec::new();
     for listed in listed {
         match listed {
-            Listed::Good { record, .. } => {
+            Listed::Good { record, holder } => {
                 let folder = home.instance(&record.instance_id)?;
-                values.push(shape::instance(&record, folder.path()));
-                texts.push(shape::text(&record, folder.path()));
+                let description = Description::of(&record, &folder, holder.is_some());
+                values.push(description.value());
+                texts.push(description.text());
             }
             Listed::Damaged { error, .. } if !wanted.is_empty() => return Err(error),
             Listed::Damaged { id, error } => output.warn(&format!("{id}: {error}")),

@@ -9,26 +9,27 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cumulet_images::store::{Ami, AmiStore};
-use cumulet_images::volume::{Volume, VolumeSpec};
+use cumulet_images::store::Ami;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use time::OffsetDateTime;
 
 use super::{Backend, End, Failure, Machine, Networks};
+use crate::amis;
 use crate::api::ApiError;
 use crate::error::{Context, Error, Kind, Result};
 use crate::ids;
+use crate::launch;
 use crate::size::{GIB, MIB, Size};
 use crate::state::record::{
-    Disk, DiskKind, Hardware, ImageRef, Interface, KeyPair, Network, Place, Record, State,
-    StateReason, VERSION,
+    Disk, DiskKind, Interface, KeyPair, Network, Place, Record, State, StateReason, VERSION,
 };
 use crate::state::{Held, Home, InstanceDir, Listed};
 use crate::supervise::protocol::{Report, Request};
 use crate::supervise::{self, Launched};
 use crate::types::{self, InstanceType, MAX_VCPUS};
 
+/// Who holds an instance while we make or start it.
+const WHO: &str = "cumulet serve";
 /// How long the guest may take to shut down before its power is cut. EC2's own limit is of this order.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How long the last process of an instance may take to let go of it.
@@ -84,10 +85,6 @@ fn failure(error: &Error) -> Failure {
         code: code.to_owned(),
         message,
     }
-}
-
-fn store(home: &Home) -> Result<AmiStore> {
-    AmiStore::open(&home.amis()).context(|| "cannot open the AMI store")
 }
 
 impl Backend for Kvm {
@@ -174,7 +171,7 @@ impl Backend for Kvm {
             }
             for volume in &keep {
                 if let Some(kept) = home.keep_volume(&dir, volume)? {
-                    store(home)?
+                    amis::open(home)?
                         .volume_moved(&kept)
                         .context(|| format!("cannot keep {volume}"))?;
                 }
@@ -280,14 +277,12 @@ fn start(home: &Home, networks: &Networks, machine: &Machine) -> Result<()> {
         }) => wait_for_another(&dir),
         Some(Listed::Damaged { error, .. }) => Err(error),
         Some(Listed::Good { .. }) => {
-            let mut held = dir.hold(home, "cumulet serve")?;
-            refresh(&mut held.record, machine)?;
-            held.enter(State::Pending, None)?;
+            let held = launch::ready(home, &dir, WHO, |record| refresh(record, machine))?;
             let held = plug_in(home, networks, held, false)?;
             run(home, held, false)
         }
         None => {
-            let held = create(home, &dir, machine)?;
+            let held = create(home, machine)?;
             let held = plug_in(home, networks, held, true)?;
             run(home, held, true)
         }
@@ -354,40 +349,10 @@ fn until_running(launched: &mut Launched) -> Result<()> {
     }
 }
 
-/// Makes the instance on disk and commits it. If it fails, nothing is left.
-fn create(home: &Home, dir: &InstanceDir, machine: &Machine) -> Result<Held> {
-    let guard = home.guard()?;
-    let ami = store(home)?
-        .find(&machine.instance.image_id)
-        .context(|| format!("cannot find {}", machine.instance.image_id))?;
-    let held = dir.create(&guard, record(machine, &ami)?, "cumulet serve")?;
-    let made = volumes(home, &held, &ami).and_then(|()| held.save());
-    drop(guard);
-    if let Err(error) = made {
-        let _ = held.delete(home);
-        return Err(error);
-    }
-    Ok(held)
-}
-
-fn volumes(home: &Home, held: &Held, ami: &Ami) -> Result<()> {
-    for disk in &held.record.disks {
-        let folder = held.dir.file(&disk.file_name());
-        let doing = || format!("cannot make {} ({})", disk.id, disk.device);
-        match disk.kind {
-            DiskKind::Scratch => {}
-            DiskKind::Root => {
-                store(home)?
-                    .create_volume(ami, &folder, &disk.id, Some(disk.size.0))
-                    .context(doing)?;
-            }
-            DiskKind::Data => {
-                Volume::create(&folder, &VolumeSpec::blank(&disk.id, disk.size.0))
-                    .context(doing)?;
-            }
-        }
-    }
-    Ok(())
+/// Makes the instance on disk.
+fn create(home: &Home, machine: &Machine) -> Result<Held> {
+    let ami = amis::find(&amis::open(home)?, &machine.instance.image_id)?;
+    launch::create(home, record(machine, &ami)?, Some(&ami), WHO)
 }
 
 fn gib(size: i32) -> Size {
@@ -432,18 +397,6 @@ fn scratch(kind: &str, volumes: &[Disk]) -> Vec<Disk> {
             size,
         })
         .collect()
-}
-
-fn hardware(kind: &InstanceType) -> Result<Hardware> {
-    Ok(Hardware {
-        instance_type: kind.name.clone(),
-        vcpus: u8::try_from(kind.vcpus).map_err(|_| Error::invalid("too many vCPUs"))?,
-        memory_mib: kind.memory_mib,
-        nested: false,
-        direct: None,
-        extra_cmdline: String::new(),
-        trace: false,
-    })
 }
 
 fn place(machine: &Machine) -> Place {
@@ -492,12 +445,8 @@ fn record(machine: &Machine, ami: &Ami) -> Result<Record> {
         state_reason: None,
         keep: true,
         launch_time: instance.launch_time.0,
-        image: Some(ImageRef {
-            id: ami.id.clone(),
-            name: ami.name.clone(),
-            architecture: types::architecture_of(ami),
-        }),
-        hardware: hardware(&machine.kind)?,
+        image: Some(launch::image(ami)),
+        hardware: launch::hardware(&machine.kind)?,
         system_uuid: ids::system_uuid(),
         disks: disks(machine),
         network: Network {
@@ -526,8 +475,7 @@ fn key(machine: &Machine) -> Option<KeyPair> {
 
 /// What may have changed since the instance was last started.
 fn refresh(record: &mut Record, machine: &Machine) -> Result<()> {
-    record.launch_time = OffsetDateTime::now_utc();
-    record.hardware = hardware(&machine.kind)?;
+    record.hardware = launch::hardware(&machine.kind)?;
     // A new type may have another instance store.
     record.disks = disks(machine);
     record.tags.clone_from(&machine.instance.tags);

@@ -31,8 +31,7 @@ impl Home {
     /// # Errors
     /// When it cannot be made, or belongs to someone else.
     pub fn open(given: Option<&Path>) -> Result<Self> {
-        let root = Self::root_for(given)?;
-        let home = Self { root };
+        let home = Self::look(given)?;
         make_private(&home.root)?;
         for folder in [home.amis(), home.instances()] {
             fs::DirBuilder::new()
@@ -43,6 +42,15 @@ impl Home {
         }
         home.sweep()?;
         Ok(home)
+    }
+
+    /// The state folder as it is, if it is there at all: nothing is made and nothing swept. For those who only look.
+    ///
+    /// # Errors
+    /// As [`Home::root_for`].
+    pub fn look(given: Option<&Path>) -> Result<Self> {
+        let root = Self::root_for(given)?;
+        Ok(Self { root })
     }
 
     /// Where the state folder is or would be; makes nothing.

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::SigSet;
 
-use super::protocol::Report;
+use super::protocol::{Report, SUPERVISOR_LOG};
 use crate::error::{Context, Result};
 use crate::state::record::{State, StateReason};
 use crate::state::{Held, Home};
@@ -41,7 +41,7 @@ pub fn launch(home: &Home, held: &Held, first: bool, tied: bool) -> Result<Launc
     } else {
         (None, None)
     };
-    let log_path = held.dir.file("supervisor.log");
+    let log_path = held.dir.file(SUPERVISOR_LOG);
     let log = OpenOptions::new()
         .create(true)
         .write(true)

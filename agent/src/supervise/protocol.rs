@@ -19,6 +19,8 @@ pub const SOCKET: &str = "supervisor.sock";
 pub const VMM_SOCKET: &str = "vmm.sock";
 /// Name of the console log in the instance's folder.
 pub const CONSOLE_LOG: &str = "console.log";
+/// Name of the supervisor's own log in the instance's folder.
+pub const SUPERVISOR_LOG: &str = "supervisor.log";
 
 /// A line on the pipe to the command that started the supervisor.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cumulet_images::testing::{TinyImage, host_kernel, tiny_image};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A hang guard, not a measure: nothing should take this long on the slowest machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -67,7 +67,7 @@ impl World {
     }
 
     /// `cumulet` and its tools, `mke2fs` among them.
-    fn search_path(&self) -> String {
+    pub(crate) fn search_path(&self) -> String {
         let path = std::env::var("PATH").unwrap();
         format!("{}:{path}:/usr/sbin:/sbin", self.path("bin").display())
     }
@@ -179,6 +179,34 @@ impl World {
         self.home().join("instances").join(id)
     }
 
+    /// Changes the record of an instance that nobody holds.
+    pub(crate) fn change(&self, id: &str, change: impl FnOnce(&mut Value)) {
+        let path = self.instance(id).join("instance.json");
+        let mut record = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        change(&mut record);
+        fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+    }
+
+    /// Makes a stopped instance one that the API has launched, as far as its record tells.
+    pub(crate) fn adopt(&self, id: &str) {
+        self.change(id, |record| {
+            record["place"] = json!({
+                "account": "123456789012",
+                "region": "us-east-1",
+                "zone": "us-east-1a",
+                "zone_id": "use1-az1",
+                "vpc_id": "vpc-0123456789abcdef0",
+                "vpc_cidr": "172.31.0.0/16",
+                "subnet_id": "subnet-0123456789abcdef0",
+                "subnet_cidr": "172.31.16.0/20",
+                "groups": [["sg-0123456789abcdef0", "default"]],
+                "public_ip": "100.64.1.2",
+                "launch_index": 0,
+                "monitoring": false,
+            });
+        });
+    }
+
     /// Instance folders of any kind, also half-deleted ones.
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.home().join("instances")) else {
@@ -283,10 +311,21 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// A child that is killed when it is dropped.
+pub(crate) struct Killed(pub(crate) Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Waits for a child; kills it when it hangs.
 #[track_caller]
-pub(crate) fn finish(mut child: Child) -> i32 {
-    let status = until("a command to end", || child.try_wait().unwrap());
+pub(crate) fn finish(child: Child) -> i32 {
+    let mut child = Killed(child);
+    let status = until("a command to end", || child.0.try_wait().unwrap());
     status.code().unwrap_or(-1)
 }
 

@@ -107,6 +107,7 @@ fn missing_things_are_named() {
     for command in [
         "ssh",
         "console",
+        "logs",
         "stop",
         "start",
         "reboot",

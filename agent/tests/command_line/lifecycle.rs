@@ -160,12 +160,14 @@ fn killed_supervisor() {
     let supervisor = world.supervisor(&id);
     kill(supervisor);
     until("the VMM to die with it", || (!alive(vmm)).then_some(()));
-    // The VMM dies with one thread of it, and the lock is free when all of them are gone.
     until("the supervisor to end", || {
         (!alive(supervisor)).then_some(())
     });
+    // The lock is free when the last thread of both is gone, and a process looks dead when its first one is.
+    until("the lock to be free", || {
+        (world.state(&id) == "stopped").then_some(())
+    });
     let record = world.describe(&id);
-    assert_eq!(record["State"]["Name"], "stopped");
     assert_eq!(record["StateReason"]["Code"], "Server.InternalError");
     world.run(&["start", &id, "--skip-doctor"]).succeeds();
     assert_eq!(world.state(&id), "running");
