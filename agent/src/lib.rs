@@ -7,6 +7,8 @@
 //! * [`state`]: records on disk, locks, identity: the truth about every instance.
 //! * [`supervise`]: the process that owns one running instance.
 //! * [`fabric`]: the network around it.
+//! * [`fault`]: where tests end this process; nothing in what users run.
+//! * [`panics`]: what a panic costs.
 //! * [`doctor`]: whether this host can run guests, and how to mend it.
 
 pub mod api;
@@ -16,7 +18,9 @@ pub mod doctor;
 pub mod engine;
 pub mod error;
 pub mod fabric;
+pub mod fault;
 pub mod ids;
+pub mod panics;
 pub mod router;
 pub mod size;
 pub mod state;

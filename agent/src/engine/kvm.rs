@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 use super::{Backend, End, Failure, Machine, Networks};
 use crate::api::ApiError;
 use crate::error::{Context, Error, Kind, Result};
+use crate::fault;
 use crate::ids;
 use crate::size::{GIB, MIB, Size};
 use crate::state::record::{
@@ -172,6 +173,7 @@ impl Backend for Kvm {
                 };
                 end(&dir, &request)?;
             }
+            fault::point("machine.ended");
             for volume in &keep {
                 if let Some(kept) = home.keep_volume(&dir, volume)? {
                     store(home)?
@@ -179,6 +181,7 @@ impl Backend for Kvm {
                         .context(|| format!("cannot keep {volume}"))?;
                 }
             }
+            fault::point("volumes.kept");
             home.remove(&dir)
         })
     }
@@ -288,7 +291,9 @@ fn start(home: &Home, networks: &Networks, machine: &Machine) -> Result<()> {
         }
         None => {
             let held = create(home, &dir, machine)?;
+            fault::point("machine.made");
             let held = plug_in(home, networks, held, true)?;
+            fault::point("machine.plugged");
             run(home, held, true)
         }
     }
@@ -333,6 +338,7 @@ fn wait_for_another(dir: &InstanceDir) -> Result<()> {
 /// Starts the supervisor and waits until the guest's vCPUs run.
 fn run(home: &Home, held: Held, first: bool) -> Result<()> {
     let mut launched = supervise::launch_kept(home, held, first)?;
+    fault::point("supervisor.started");
     let result = until_running(&mut launched);
     // A process that nobody waits for stays as a zombie.
     let reaper = thread::Builder::new().name("reaper".to_owned());
@@ -380,6 +386,7 @@ fn volumes(home: &Home, held: &Held, ami: &Ami) -> Result<()> {
                 store(home)?
                     .create_volume(ami, &folder, &disk.id, Some(disk.size.0))
                     .context(doing)?;
+                fault::point("volume.made");
             }
             DiskKind::Data => {
                 Volume::create(&folder, &VolumeSpec::blank(&disk.id, disk.size.0))

@@ -13,6 +13,7 @@ use crate::api::{ApiError, Call};
 use crate::cloud::instance::{Device, Instance, ShutdownBehavior, Volume};
 use crate::cloud::{Cloud, Identity, Region, net};
 use crate::engine::records;
+use crate::fault;
 use crate::ids;
 use crate::state::record::State;
 use crate::types::{self, InstanceType};
@@ -49,7 +50,7 @@ pub(super) fn run_instances(
         .as_deref()
         .ok_or_else(|| ApiError::missing("ImageId"))?;
     let image = images::usable(cloud, call, image_id)?;
-    cloud.change(&call.region, |region| {
+    let launched = cloud.change(&call.region, |region| {
         if let Some(found) = repeated(cloud, region, &request, &digest)? {
             return Ok(found);
         }
@@ -78,7 +79,9 @@ pub(super) fn run_instances(
         }
         call.go()?;
         Ok(show(cloud, region, &reservation_id))
-    })
+    })?;
+    fault::entered(State::Pending);
+    Ok(launched)
 }
 
 /// Digest of the parameters, to tell a repeated request from another one with the same token.
