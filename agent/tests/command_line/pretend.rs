@@ -29,9 +29,10 @@ pub(crate) fn run() -> ! {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).unwrap();
     let config: VmConfig = serde_json::from_str(&text).unwrap();
-    let BootConfig::Kernel { cmdline, .. } = &config.boot else {
-        panic!("only direct kernels are pretended");
-    };
+    let (BootConfig::Kernel { cmdline, .. }
+    | BootConfig::Disk {
+        extra_cmdline: cmdline,
+    }) = &config.boot;
     let log = config.console.log.clone().unwrap();
     let folder = log.parent().unwrap();
     std::fs::write(folder.join("machine.json"), &text).unwrap();

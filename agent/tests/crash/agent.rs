@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -48,13 +49,55 @@ pub(crate) enum Failure {
 /// A state folder and everything that was said on standard error over it.
 pub(crate) struct Home {
     folder: tempfile::TempDir,
+    backend: &'static [&'static str],
 }
 
 impl Home {
     pub(crate) fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
+            backend: &["--backend", "simulated"],
         }
+    }
+
+    /// One whose instances are machines, of a `cumulet-vmm` that only pretends.
+    pub(crate) fn with_machines() -> Self {
+        let home = Self {
+            folder: tempfile::tempdir().unwrap(),
+            backend: &["--skip-doctor"],
+        };
+        let vmm = home.bin().join("cumulet-vmm");
+        fs::create_dir(home.bin()).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_cumulet"), home.bin().join("cumulet")).unwrap();
+        let own = std::env::current_exe().unwrap();
+        let script = format!(
+            "#!/bin/sh\nexec '{}' --ignored --exact --nocapture --test-threads=1 pretended_vmm\n",
+            own.display()
+        );
+        fs::write(&vmm, script).unwrap();
+        fs::set_permissions(&vmm, fs::Permissions::from_mode(0o755)).unwrap();
+        home
+    }
+
+    /// Where `cumulet` and the pretended `cumulet-vmm` are side by side.
+    fn bin(&self) -> PathBuf {
+        self.folder.path().join("bin")
+    }
+
+    /// `cumulet` over this state folder.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut program = self.bin().join("cumulet");
+        if !program.exists() {
+            program = env!("CARGO_BIN_EXE_cumulet").into();
+        }
+        let path = std::env::var("PATH").unwrap();
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .env("CUMULET_HOME", self.path())
+            .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+            .stdin(Stdio::null());
+        command
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -95,12 +138,10 @@ impl Home {
             .create(true)
             .append(true)
             .open(self.log());
-        let mut child = Command::new(env!("CARGO_BIN_EXE_cumulet"))
-            .args(["serve", "--backend", "simulated", "--listen", "127.0.0.1:0"])
-            .args(["--output", "json"])
-            .env("CUMULET_HOME", self.path())
+        let mut child = self
+            .command(&["serve", "--listen", "127.0.0.1:0", "--output", "json"])
+            .args(self.backend)
             .envs(environment.iter().copied())
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log.unwrap())
             .spawn()
@@ -166,6 +207,17 @@ impl Home {
         })
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect()
+    }
+}
+
+impl Drop for Home {
+    /// Supervisors outlive the agent of a test that failed, and nobody else would end them.
+    fn drop(&mut self) {
+        for id in self.processes() {
+            if let Ok(id) = id.parse() {
+                let _ = kill(Pid::from_raw(id), Signal::SIGKILL);
+            }
+        }
     }
 }
 

@@ -71,7 +71,11 @@ fn tags_of(element: &Element) -> BTreeMap<String, String> {
 /// When the parts of what is shown do not fit together.
 pub(crate) fn look(agent: &Agent, forgetful: bool) -> Result<Model, Failure> {
     let mut model = Model::default();
-    let instances = settled(agent)?;
+    let mut instances = settled(agent)?;
+    if forgetful {
+        // They may be gone from what is read next.
+        instances.retain(|(_, one)| one.text("instanceState/name") != "terminated");
+    }
     let all = |action, set| list(agent, action, set, Fields::new());
     for tag in all("DescribeTags", "tagSet")? {
         let tags = model.tags.entry(tag.text("resourceId")).or_default();

@@ -6,9 +6,18 @@ mod agent;
 mod check;
 mod growth;
 mod life;
+mod machines;
 mod model;
 mod panics;
+#[path = "../command_line/pretend.rs"]
+mod pretend;
 mod rounds;
 #[path = "../api/signer.rs"]
 mod signer;
 mod xml;
+
+#[test]
+#[ignore = "not a test: this is what `cumulet-vmm` is here"]
+fn pretended_vmm() {
+    pretend::run();
+}
