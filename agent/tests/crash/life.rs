@@ -13,8 +13,9 @@ use crate::model::{Ground, Model, Op};
 /// More requests than any point is away.
 const MOST: usize = 1000;
 /// Refusals that a request may meet which was right when it was thought of.
-const FAIR: [&str; 8] = [
+const FAIR: [&str; 9] = [
     "AddressLimitExceeded",
+    "AttachmentLimitExceeded",
     "IncorrectInstanceState",
     "IncorrectState",
     "InvalidIPAddress.InUse",
