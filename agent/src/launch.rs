@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 
 use crate::amis;
 use crate::error::{Context, Error, Result};
+use crate::fault;
 use crate::size::Size;
 use crate::state::record::{Disk, DiskKind, Hardware, ImageRef, Record, State};
 use crate::state::{Held, Home, InstanceDir};
@@ -95,7 +96,7 @@ fn volumes(home: &Home, held: &Held, image: Option<&Ami>) -> Result<()> {
                 let made =
                     amis::open(home)?.create_volume(ami, &folder, &disk.id, Some(disk.size.0));
                 match made {
-                    Ok(_) => {}
+                    Ok(_) => fault::point("volume.made"),
                     Err(error @ (StoreError::Unknown(_) | StoreError::Locked { .. })) => {
                         return Err(amis::translate(&error));
                     }

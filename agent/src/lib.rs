@@ -8,6 +8,8 @@
 //! * [`state`]: records on disk, locks, identity: the truth about every instance.
 //! * [`supervise`]: the process that owns one running instance.
 //! * [`fabric`]: the network around it.
+//! * [`fault`]: where tests end this process; nothing in what users run.
+//! * [`panics`]: what a panic costs.
 //! * [`doctor`]: whether this host can run guests, and how to mend it.
 
 mod amis;
@@ -18,8 +20,10 @@ pub mod doctor;
 pub mod engine;
 pub mod error;
 pub mod fabric;
+pub mod fault;
 pub mod ids;
 mod launch;
+pub mod panics;
 pub mod router;
 pub mod size;
 pub mod state;

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    cumulet_agent::panics::end_the_process();
     cumulet_agent::cli::main()
 }

@@ -17,6 +17,7 @@ use tracing::Level;
 use crate::cli::{Action, Cli};
 
 fn main() -> ExitCode {
+    end_at_a_panic();
     let timeline = Arc::new(Timeline::default());
     Timeline::mark(&timeline.main);
     let reason = match execute(&timeline) {
@@ -37,6 +38,15 @@ fn main() -> ExitCode {
         eprintln!("{line}");
     }
     reason.exit_code().into()
+}
+
+/// A machine without one of its threads is none: a panic ends the process, also where the build would unwind.
+fn end_at_a_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        tell(info);
+        std::process::abort();
+    }));
 }
 
 fn execute(timeline: &Arc<Timeline>) -> Result<Option<EndReason>> {

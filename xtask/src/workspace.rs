@@ -30,17 +30,29 @@ pub(crate) fn profile_dir(profile: &str) -> Result<PathBuf> {
 
 /// Builds the product's binaries.
 pub(crate) fn build_binaries(profile: &str) -> Result<()> {
-    build_packages(profile, &["cumulet-vmm", "cumulet-agent"])
+    build_packages(profile, &[VMM, "cumulet-agent"])
 }
+
+/// The package that is built without the code that unwinds: its processes are many and end at a panic anyway.
+const VMM: &str = "cumulet-vmm";
 
 /// Builds the binaries of some packages.
 pub(crate) fn build_packages(profile: &str, packages: &[&str]) -> Result<()> {
-    let packages = packages.iter().flat_map(|package| ["-p", package]);
-    crate::sh::run(
-        cargo()?
+    let is_lean = |package: &&&str| **package == VMM && profile != "dev";
+    let (lean, others): (Vec<&str>, Vec<&str>) = packages.iter().partition(is_lean);
+    let abort = format!("profile.{profile}.panic=\"abort\"");
+    for (packages, more) in [(others, &[][..]), (lean, &["--config", &abort])] {
+        if packages.is_empty() {
+            continue;
+        }
+        let mut build = cargo()?;
+        build
             .args(["build", "--profile", profile, "--bins"])
-            .args(packages),
-    )
+            .args(more)
+            .args(packages.iter().flat_map(|package| ["-p", package]));
+        crate::sh::run(&mut build)?;
+    }
+    Ok(())
 }
 
 /// Builds one test binary and gives its path. `NAME` is tests/tests/NAME.rs; `PACKAGE/NAME` the same of another

@@ -13,6 +13,7 @@ pub mod shapes;
 pub mod sigv4;
 pub mod sts;
 pub mod tagging;
+pub mod tokens;
 pub mod wire;
 
 pub use call::Call;

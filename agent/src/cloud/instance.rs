@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::table::{Resource, Tags};
+use crate::api::tokens::{Stamp, Stamped};
 use crate::api::wire::Timestamp;
 use crate::state::record::{MetadataOptions, State, StateReason};
 
@@ -106,11 +107,9 @@ pub struct Instance {
     pub profile_arn: Option<String>,
     /// `standard` or `unlimited`, of burstable types.
     pub cpu_credits: Option<String>,
-    /// Whether the instance forwards packets of others is its interface's; this is the token of its RunInstances.
-    pub client_token: Option<String>,
-    /// Digest of the parameters that came with the token.
+    /// Client token of its RunInstances.
     #[serde(default)]
-    pub token_digest: String,
+    pub stamp: Option<Stamp>,
     /// Volumes, the root volume first.
     pub devices: Vec<Device>,
     /// Since when it is terminated.
@@ -133,6 +132,12 @@ impl Resource for Instance {
 
     fn tags_mut(&mut self) -> &mut Tags {
         &mut self.tags
+    }
+}
+
+impl Stamped for Instance {
+    fn stamp(&self) -> Option<&Stamp> {
+        self.stamp.as_ref()
     }
 }
 

@@ -13,7 +13,7 @@ pub mod table;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use machines::Machines;
 pub use region::Region;
@@ -157,8 +157,15 @@ impl Cloud {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A handler that panicked has been rolled back when the next change begins.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(|poisoned| {
+            // A handler panicked. What it left is taken back before anybody sees it; a region that came into being with
+            // it comes into being again.
+            let mut inner = poisoned.into_inner();
+            inner.regions.values_mut().for_each(Region::roll_back);
+            inner.regions.retain(|_, region| !region.is_empty());
+            self.inner.clear_poison();
+            inner
+        })
     }
 }
 
@@ -173,9 +180,8 @@ impl Inner {
             .regions
             .get_mut(name)
             .ok_or_else(|| ApiError::internal(format!("there is no region {name}")))?;
-        // What a panicking handler left.
-        region.roll_back();
         let result = change(region).and_then(|result| {
+            crate::fault::point("change.made");
             let changes = region.changes()?;
             let touched = region.touched(&changes);
             self.store.commit(name, changes).map_err(ApiError::from)?;

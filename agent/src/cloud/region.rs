@@ -93,6 +93,11 @@ impl Region {
         }
     }
 
+    /// Whether there is nothing in it: no region is left so that was made whole.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all_tables().iter().all(|table| table.is_empty())
+    }
+
     /// The instances that these changes are about: their own records, their interfaces, addresses of those.
     pub(super) fn touched(&self, changes: &[(&'static str, Change)]) -> Vec<String> {
         let of_interface = |id: &str| {

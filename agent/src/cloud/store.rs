@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::region::Region;
 use super::table::Change;
 use crate::api::ApiError;
+use crate::fault;
 
 /// Form of the database that this program writes and reads.
 const FORM: i64 = 1;
@@ -92,6 +93,7 @@ impl Store {
         let form: i64 = connection
             .query_row("PRAGMA user_version", [], |row| row.get(0))
             .map_err(failed)?;
+        fault::point("database.made");
         match form {
             0 => connection
                 .pragma_update(None, "user_version", FORM)
@@ -162,6 +164,7 @@ fn write(
     changes: Vec<(&'static str, Change)>,
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
+    fault::point("commit.begun");
     {
         let mut put = transaction.prepare_cached(
             "INSERT OR REPLACE INTO resources (region, kind, id, document) VALUES (?1, ?2, ?3, ?4)",
@@ -175,5 +178,8 @@ fn write(
             };
         }
     }
-    transaction.commit()
+    fault::point("commit.written");
+    transaction.commit()?;
+    fault::point("commit.done");
+    Ok(())
 }

@@ -107,6 +107,7 @@ pub(super) trait AnyTable {
     fn changes(&self) -> Result<Vec<Change>, ApiError>;
     fn keep(&mut self);
     fn roll_back(&mut self);
+    fn is_empty(&self) -> bool;
     fn tagged(&self) -> Vec<(&str, &Tags)>;
     fn edit_tags(&mut self, resource_id: &str) -> Option<&mut Tags>;
 }
@@ -137,6 +138,10 @@ impl<T: Resource> AnyTable for Table<T> {
 
     fn keep(&mut self) {
         self.before.clear();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
 
     fn tagged(&self) -> Vec<(&str, &Tags)> {

@@ -17,6 +17,7 @@ use super::{Backend, End, Failure, Machine, Networks};
 use crate::amis;
 use crate::api::ApiError;
 use crate::error::{Context, Error, Kind, Result};
+use crate::fault;
 use crate::ids;
 use crate::launch;
 use crate::size::{GIB, MIB, Size};
@@ -169,6 +170,7 @@ impl Backend for Kvm {
                 };
                 end(&dir, &request)?;
             }
+            fault::point("machine.ended");
             for volume in &keep {
                 if let Some(kept) = home.keep_volume(&dir, volume)? {
                     amis::open(home)?
@@ -176,6 +178,7 @@ impl Backend for Kvm {
                         .context(|| format!("cannot keep {volume}"))?;
                 }
             }
+            fault::point("volumes.kept");
             home.remove(&dir)
         })
     }
@@ -283,7 +286,9 @@ fn start(home: &Home, networks: &Networks, machine: &Machine) -> Result<()> {
         }
         None => {
             let held = create(home, machine)?;
+            fault::point("machine.made");
             let held = plug_in(home, networks, held, true)?;
+            fault::point("machine.plugged");
             run(home, held, true)
         }
     }
@@ -328,6 +333,7 @@ fn wait_for_another(dir: &InstanceDir) -> Result<()> {
 /// Starts the supervisor and waits until the guest's vCPUs run.
 fn run(home: &Home, held: Held, first: bool) -> Result<()> {
     let mut launched = supervise::launch_kept(home, held, first)?;
+    fault::point("supervisor.started");
     let result = until_running(&mut launched);
     // A process that nobody waits for stays as a zombie.
     let reaper = thread::Builder::new().name("reaper".to_owned());

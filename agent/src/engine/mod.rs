@@ -17,22 +17,32 @@ pub use networks::Networks;
 pub use simulated::{BUILTIN, Simulated};
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::api::ApiError;
 use crate::api::wire::Timestamp;
-use crate::cloud::Cloud;
+use crate::cloud::instance::Instance;
+use crate::cloud::{Cloud, Region};
+use crate::fault;
+use crate::panics::Indispensable;
 use crate::state::record::State;
 
 /// How long EC2 shows a terminated instance.
-const SHOWN: time::Duration = time::Duration::hours(1);
+const SHOWN: Duration = Duration::from_secs(3600);
+/// How many terminated instances a region shows at most, so that what launches and terminates all day long does not fill
+/// memory within that hour; the oldest go first.
+const MOST_SHOWN: usize = 4000;
 /// How often the engine looks for those that were shown long enough.
 const SWEEP: Duration = Duration::from_secs(60);
+/// Before an instance whose task broke is taken in hand again.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// An instance whose record has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,6 +61,7 @@ pub struct Engine {
     wakes: mpsc::UnboundedReceiver<Wake>,
     workers: HashMap<Wake, Arc<Notify>>,
     tasks: JoinSet<Wake>,
+    shown: Duration,
 }
 
 impl Engine {
@@ -67,13 +78,16 @@ impl Engine {
             wakes,
             workers: HashMap::new(),
             tasks: JoinSet::new(),
+            shown: fault::shown(SHOWN),
         })
     }
 
     /// Works until it is dropped.
     pub async fn run(mut self) {
+        let _needed = Indispensable;
         self.wake_all();
-        let mut sweep = interval(SWEEP);
+        fault::point("engine.woken");
+        let mut sweep = interval(SWEEP.min(self.shown));
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -94,12 +108,20 @@ impl Engine {
         }
         let notify = Arc::new(Notify::new());
         self.workers.insert(wake.clone(), Arc::clone(&notify));
-        self.tasks.spawn(worker::live(
+        let life = worker::live(
             Arc::clone(&self.cloud),
             Arc::clone(&self.backend),
-            wake,
+            wake.clone(),
             notify,
-        ));
+        );
+        self.tasks.spawn(async move {
+            // What broke it may break it again, but costs this instance alone.
+            if AssertUnwindSafe(life).catch_unwind().await.is_err() {
+                tracing::error!(instance = wake.instance, "the task of an instance panicked");
+                tokio::time::sleep(PAUSE).await;
+            }
+            wake
+        });
     }
 
     fn done(&mut self, done: Result<Wake, tokio::task::JoinError>) {
@@ -115,7 +137,7 @@ impl Engine {
                     self.wake(wake);
                 }
             }
-            Err(error) => tracing::error!(%error, "the task of an instance failed"),
+            Err(error) => tracing::error!(%error, "the task of an instance was cancelled"),
         }
     }
 
@@ -123,7 +145,7 @@ impl Engine {
     fn wake_all(&mut self) {
         for region in self.cloud.regions() {
             let ids = self.cloud.read(&region, |region| {
-                let alive = |i: &&crate::cloud::instance::Instance| i.state != State::Terminated;
+                let alive = |i: &&Instance| i.state != State::Terminated;
                 let instances = region.instances.iter().filter(alive);
                 instances.map(|i| i.instance_id.clone()).collect::<Vec<_>>()
             });
@@ -136,27 +158,37 @@ impl Engine {
         }
     }
 
-    /// Takes those that were shown long enough out of the records.
+    /// Takes those that were shown long enough, and the oldest of too many, out of the records.
     fn forget_old(&self) {
-        let before = Timestamp(Timestamp::now().0 - SHOWN);
+        let before = Timestamp(Timestamp::now().0 - self.shown);
         for name in self.cloud.regions() {
+            let old = self.cloud.read(&name, |region| old(region, before));
+            let Some(old) = old.ok().filter(|old| !old.is_empty()) else {
+                continue;
+            };
             let forgotten = self.cloud.change(&name, |region| {
-                let old: Vec<String> = region
-                    .instances
-                    .iter()
-                    .filter(|instance| instance.terminated.is_some_and(|when| when < before))
-                    .map(|instance| instance.instance_id.clone())
-                    .collect();
                 for id in old {
                     region.instances.remove(&id);
                 }
                 Ok(())
             });
+            fault::point("engine.forgotten");
             if let Err(error) = forgotten {
                 tracing::warn!(%error, region = name, "terminated instances stay in the records");
             }
         }
     }
+}
+
+/// The instances that were terminated before that, and the oldest beyond [`MOST_SHOWN`].
+fn old(region: &Region, before: Timestamp) -> Vec<String> {
+    let over = |instance: &Instance| Some((instance.terminated?, instance.instance_id.clone()));
+    let mut all: Vec<_> = region.instances.iter().filter_map(over).collect();
+    all.sort();
+    let surplus = all.len().saturating_sub(MOST_SHOWN);
+    let late = all.partition_point(|(when, _)| *when < before);
+    all.truncate(late.max(surplus));
+    all.into_iter().map(|(_, id)| id).collect()
 }
 
 #[cfg(test)]

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use time::OffsetDateTime;
 
-use super::{BUILTIN, Engine, Simulated};
+use super::{BUILTIN, Engine, MOST_SHOWN, Simulated, old};
 use crate::api::actions::Actions;
-use crate::api::wire::Node;
+use crate::api::wire::{Node, Timestamp};
 use crate::api::{ApiError, Call};
-use crate::cloud::{Cloud, Identity};
+use crate::cloud::instance::Instance;
+use crate::cloud::{Cloud, Identity, Region};
 use crate::state::Home;
 
 const REGION: &str = "us-east-1";
@@ -238,6 +240,107 @@ async fn a_token_launches_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_with_any_other_parameter_is_another_request() {
+    let world = World::new();
+    let vpc = text(&world.call("DescribeVpcs", &[]).unwrap(), "vpcId");
+    let subnet = text(&world.call("DescribeSubnets", &[]).unwrap(), "subnetId");
+    let table = ("VpcId", vpc.as_str());
+    let interface = ("SubnetId", subnet.as_str());
+    let tag = [
+        ("TagSpecification.1.ResourceType", "route-table"),
+        ("TagSpecification.1.Tag.1.Key", "a"),
+        ("TagSpecification.1.Tag.1.Value", "b"),
+    ];
+    let words = [("Description", "another")];
+    for (action, id, what, other) in [
+        ("CreateRouteTable", "routeTableId", table, &tag[..]),
+        (
+            "CreateNetworkInterface",
+            "networkInterfaceId",
+            interface,
+            &words[..],
+        ),
+    ] {
+        let make = |token: &str, more: &[(&str, &str)]| {
+            let all = [&[what, ("ClientToken", token)], more].concat();
+            world.call(action, &all)
+        };
+        let first = make("t", &[]).unwrap();
+        let again = make("t", &[]).unwrap();
+        assert_eq!(text(&first, id), text(&again, id), "{action}");
+        assert_eq!(text(&again, "clientToken"), "t", "{action}");
+        assert_eq!(
+            code(make("t", other)),
+            "IdempotentParameterMismatch",
+            "{action}"
+        );
+        let second = make("u", other).unwrap();
+        assert_ne!(text(&first, id), text(&second, id), "{action}");
+        let long = "x".repeat(65);
+        assert_eq!(code(make(&long, &[])), "InvalidParameterValue", "{action}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interfaces_are_attached_to_what_runs_or_is_stopped() {
+    let world = World::new();
+    let subnet = text(&world.call("DescribeSubnets", &[]).unwrap(), "subnetId");
+    let subnet = ("SubnetId", subnet.as_str());
+    let eni = text(
+        &world.call("CreateNetworkInterface", &[subnet]).unwrap(),
+        "networkInterfaceId",
+    );
+    let id = text(&world.run(&[subnet]).unwrap(), "instanceId");
+    let attach = || {
+        let fields = [
+            ("NetworkInterfaceId", eni.as_str()),
+            ("InstanceId", &id),
+            ("DeviceIndex", "1"),
+        ];
+        world.call("AttachNetworkInterface", &fields)
+    };
+    world.until(&id, "running").await;
+    let attachment = text(&attach().unwrap(), "attachmentId");
+    world
+        .call("DetachNetworkInterface", &[("AttachmentId", &attachment)])
+        .unwrap();
+    // Whichever of the two states it is still in.
+    world
+        .call("TerminateInstances", &[("InstanceId.1", &id)])
+        .unwrap();
+    assert_eq!(code(attach()), "IncorrectState");
+    world.until(&id, "terminated").await;
+    assert_eq!(code(attach()), "IncorrectState");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_of_too_many_terminated_instances_are_forgotten() {
+    let world = World::new();
+    let id = text(&world.run(&[]).unwrap(), "instanceId");
+    let over = world
+        .cloud
+        .read(REGION, |region| region.instances.get(&id).cloned());
+    let over = over.unwrap().unwrap();
+    let now = OffsetDateTime::now_utc();
+    let at = |ago: usize| Timestamp(now - Duration::from_secs(ago.try_into().unwrap()));
+    let name = |ago: usize| format!("i-{ago:017}");
+    let mut region = Region::new(REGION);
+    for ago in 0..MOST_SHOWN + 2 {
+        region.instances.insert(Instance {
+            instance_id: name(ago),
+            terminated: Some(at(ago)),
+            ..over.clone()
+        });
+    }
+    // What lives is not counted.
+    region.instances.insert(over);
+    let last = |count: usize| (MOST_SHOWN + 2 - count..MOST_SHOWN + 2).rev().map(name);
+    assert_eq!(old(&region, at(1_000_000)), last(2).collect::<Vec<_>>());
+    let before = at(MOST_SHOWN - 8);
+    assert_eq!(old(&region, before), last(9).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn protection_holds_until_it_is_taken_away() {
     let world = World::new();
     let protected = [
@@ -312,7 +415,7 @@ async fn what_was_under_way_goes_on_after_a_restart() {
     let id = text(&world.run(&[]).unwrap(), "instanceId");
     world.until(&id, "running").await;
     // As if the agent had been killed between the commit and the act.
-    let stopping = |region: &mut crate::cloud::Region| {
+    let stopping = |region: &mut Region| {
         let instance = region.instances.edit(&id).unwrap();
         instance.state = crate::state::record::State::Stopping;
         Ok(())

@@ -10,6 +10,7 @@ use crate::api::ApiError;
 use crate::api::wire::Timestamp;
 use crate::cloud::instance::{Instance, ShutdownBehavior};
 use crate::cloud::{Cloud, Region};
+use crate::fault;
 use crate::state::record::{State, StateReason};
 
 /// Before something that failed is tried again.
@@ -61,13 +62,16 @@ impl Worker {
     ) -> Result<(), ApiError> {
         let (cloud, wake) = (Arc::clone(&self.cloud), self.wake.clone());
         let task = move || {
-            cloud.change(&wake.region, |region| {
-                let state = region.instances.get(&wake.instance).map(|i| i.state);
-                if state == Some(from) {
-                    change(region, &wake.instance);
+            let state = |region: &Region| region.instances.get(&wake.instance).map(|i| i.state);
+            let entered = cloud.change(&wake.region, |region| {
+                if state(region) != Some(from) {
+                    return Ok(None);
                 }
-                Ok(())
-            })
+                change(region, &wake.instance);
+                Ok(state(region).filter(|now| *now != from))
+            })?;
+            entered.into_iter().for_each(fault::entered);
+            Ok(())
         };
         tokio::task::spawn_blocking(task)
             .await
@@ -109,9 +113,13 @@ impl Worker {
 
     async fn start(&self, instance: &Instance) -> Result<(), ApiError> {
         let started = match self.machine(instance)? {
-            Ok(machine) => Arc::clone(&self.backend).start(machine).await,
+            Ok(machine) => {
+                fault::point("start.before");
+                Arc::clone(&self.backend).start(machine).await
+            }
             Err(failure) => Err(failure),
         };
+        fault::point("start.after");
         let notice = self.backend.notice();
         match started {
             Ok(()) => {
@@ -145,7 +153,9 @@ impl Worker {
 
     async fn reboot(&self, instance: &Instance) -> Result<(), ApiError> {
         let wanted = instance.reboots;
+        fault::point("reboot.before");
         let rebooted = Arc::clone(&self.backend).reboot(self.id()).await;
+        fault::point("reboot.after");
         if let Err(failure) = &rebooted {
             tracing::warn!(instance = self.wake.instance, %failure, "not rebooted");
         }
@@ -154,7 +164,9 @@ impl Worker {
                 instance.reboots_done = wanted;
             }
         })
-        .await
+        .await?;
+        fault::point("reboot.committed");
+        Ok(())
     }
 
     /// Until the record changes or the machine ends.
@@ -196,6 +208,7 @@ impl Worker {
 
     async fn stop(&self, instance: &Instance) -> Result<(), ApiError> {
         let mut forced = instance.forced;
+        fault::point("stop.before");
         let mut stopping = Arc::clone(&self.backend).stop(self.id(), forced);
         let stopped = loop {
             tokio::select! {
@@ -217,6 +230,7 @@ impl Worker {
                 }
             }
         };
+        fault::point("stop.after");
         if let Err(failure) = stopped {
             tracing::warn!(instance = self.wake.instance, %failure, "not stopped");
             tokio::time::sleep(PAUSE).await;
@@ -241,7 +255,10 @@ impl Worker {
             .filter(|device| !device.delete_on_termination)
             .map(|device| device.volume_id.clone())
             .collect();
-        if let Err(failure) = Arc::clone(&self.backend).terminate(self.id(), keep).await {
+        fault::point("terminate.before");
+        let gone = Arc::clone(&self.backend).terminate(self.id(), keep).await;
+        fault::point("terminate.after");
+        if let Err(failure) = gone {
             tracing::warn!(instance = self.wake.instance, %failure, "not terminated");
             tokio::time::sleep(PAUSE).await;
             return Ok(());

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cumulet_agent::api::credentials::{AccessKey, Credentials};
 use cumulet_agent::api::server::{ServerConfig, State, serve};
 use cumulet_agent::cloud::{Cloud, Identity};
+use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -118,6 +119,22 @@ impl Server {
         body: &str,
     ) -> Reply {
         send(self.address, method, target, headers, body)
+    }
+}
+
+impl Signer {
+    /// A query string that needs no header; `query` is in canonical form and sorts before `X-Amz-`.
+    pub(crate) fn presigned(&self, host: &str, query: &str, seconds: u32) -> String {
+        let (date, scope) = self.date_and_scope();
+        let credential = format!("{}/{scope}", self.id).replace('/', "%2F");
+        let query = format!(
+            "{query}&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={credential}&X-Amz-Date={date}\
+             &X-Amz-Expires={seconds}&X-Amz-SignedHeaders=host"
+        );
+        let digest = hex::encode(Sha256::digest(""));
+        let canonical = format!("GET\n/\n{query}\nhost:{host}\n\nhost\n{digest}");
+        let signature = self.signature(&canonical, &date, &scope);
+        format!("{query}&X-Amz-Signature={signature}")
     }
 }
 

@@ -46,21 +46,7 @@ impl Signer {
         ]
     }
 
-    /// A query string that needs no header; `query` is in canonical form and sorts before `X-Amz-`.
-    pub(crate) fn presigned(&self, host: &str, query: &str, seconds: u32) -> String {
-        let (date, scope) = self.date_and_scope();
-        let credential = format!("{}/{scope}", self.id).replace('/', "%2F");
-        let query = format!(
-            "{query}&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={credential}&X-Amz-Date={date}\
-             &X-Amz-Expires={seconds}&X-Amz-SignedHeaders=host"
-        );
-        let digest = hex::encode(Sha256::digest(""));
-        let canonical = format!("GET\n/\n{query}\nhost:{host}\n\nhost\n{digest}");
-        let signature = self.signature(&canonical, &date, &scope);
-        format!("{query}&X-Amz-Signature={signature}")
-    }
-
-    fn date_and_scope(&self) -> (String, String) {
+    pub(crate) fn date_and_scope(&self) -> (String, String) {
         let form = format_description!("[year][month][day]T[hour][minute][second]Z");
         let date = self.at.format(&form).unwrap();
         let (region, service) = (&self.region, &self.service);
@@ -68,7 +54,7 @@ impl Signer {
         (date, scope)
     }
 
-    fn signature(&self, canonical: &str, date: &str, scope: &str) -> String {
+    pub(crate) fn signature(&self, canonical: &str, date: &str, scope: &str) -> String {
         let digest = hex::encode(Sha256::digest(canonical));
         let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{digest}");
         let mut key = format!("AWS4{}", self.secret).into_bytes();

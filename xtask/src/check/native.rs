@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result, bail};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
+/// Crash tests need it and what users run must not have it: so the agent is built twice, and nothing else is.
+const FAULTS: &str = "cumulet-agent/fault-injection";
 /// Everything here is tested on the KVM host instead.
 const E2E_PACKAGE: &str = "cumulet-tests";
 
@@ -19,6 +21,8 @@ pub(super) fn clippy() -> Result<()> {
         "--quiet",
         "--workspace",
         "--all-targets",
+        "--features",
+        FAULTS,
         "--",
         "-D",
         "warnings",
@@ -26,7 +30,7 @@ pub(super) fn clippy() -> Result<()> {
     crate::sh::run(workspace::cargo()?.args(arguments))
 }
 
-/// Tests of every crate but the end-to-end one's, and the latter's library.
+/// Tests of every crate but the end-to-end one's, the latter's library, and the crash tests.
 pub(super) fn unit_tests(soak: bool) -> Result<Tally> {
     let nextest = workspace::cargo()?
         .args(["nextest", "--version"])
@@ -42,7 +46,9 @@ pub(super) fn unit_tests(soak: bool) -> Result<Tally> {
     let mut tally = Tally::default();
     let others: &[&str] = &["--workspace", "--exclude", E2E_PACKAGE];
     let library: &[&str] = &["-p", E2E_PACKAGE, "--lib", "--bins"];
-    for which in [others, library] {
+    // The same packages as first, so that the features of what they depend on are the same.
+    let crash = &[others, &["--features", FAULTS, "--test", "crash"]].concat();
+    for which in [others, library, crash] {
         let mut run = workspace::cargo()?;
         run.args(start).args(which);
         if nextest {

@@ -24,6 +24,7 @@ use crate::api::error::ApiError;
 /// Serves the API on `listener` until `end` is ready; then requests under way get their answers, and it returns.
 /// Failures are logged and cost one connection.
 pub async fn serve(listener: TcpListener, state: Arc<State>, end: impl Future<Output = ()>) {
+    crate::panics::are_caught();
     let places = Arc::new(Semaphore::new(state.config.connections));
     let (ending, ended) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -102,6 +103,7 @@ async fn handle(request: Request<Incoming>, state: Arc<State>) -> Response<Full<
         Ok(body) => answer(head, body, state, request_id.clone()).await,
         Err(error) => Answer::error(&error, &request_id),
     };
+    crate::fault::point("request.served");
     tracing::debug!(
         request_id,
         status = answer.status.as_u16(),

@@ -123,7 +123,7 @@ pub fn new_table(vpc: &Vpc) -> RouteTable {
             origin: "CreateRouteTable".to_owned(),
         }],
         associations: Vec::new(),
-        client_token: None,
+        stamp: None,
         tags: Tags::new(),
     }
 }

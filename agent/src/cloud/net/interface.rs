@@ -61,7 +61,7 @@ pub fn create_interface(
         interface_type: "interface".to_owned(),
         attachment: None,
         create_time: Timestamp::now(),
-        client_token: None,
+        stamp: None,
         tags: spec.tags,
     };
     let id = interface.network_interface_id.clone();

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use crate::api::tokens::{Stamp, Stamped};
 use crate::api::wire::Timestamp;
 use crate::cloud::table::{Resource, Tags};
 
@@ -82,9 +83,15 @@ pub struct RouteTable {
     pub associations: Vec<RouteAssociation>,
     /// Client token that made it, so that the same request makes no second one.
     #[serde(default)]
-    pub client_token: Option<String>,
+    pub stamp: Option<Stamp>,
     /// Tags.
     pub tags: Tags,
+}
+
+impl Stamped for RouteTable {
+    fn stamp(&self) -> Option<&Stamp> {
+        self.stamp.as_ref()
+    }
 }
 
 impl RouteTable {
@@ -228,9 +235,15 @@ pub struct NetworkInterface {
     pub create_time: Timestamp,
     /// Client token that made it, so that the same request makes no second one.
     #[serde(default)]
-    pub client_token: Option<String>,
+    pub stamp: Option<Stamp>,
     /// Tags.
     pub tags: Tags,
+}
+
+impl Stamped for NetworkInterface {
+    fn stamp(&self) -> Option<&Stamp> {
+        self.stamp.as_ref()
+    }
 }
 
 impl NetworkInterface {

@@ -142,7 +142,7 @@ fn values(instance: &Instance, shown: &InstanceOutput, owner: &str, name: &str) 
                 .map(|device| device.volume_id.clone())
                 .collect(),
         ),
-        "client-token" => maybe(instance.client_token.clone()),
+        "client-token" => maybe(instance.stamp.as_ref().map(|stamp| stamp.token.clone())),
         "dns-name" => one(&shown.public_dns_name),
         "hibernation-options.configured" => yes(instance.hibernation),
         "hypervisor" => one(&shown.hypervisor),

@@ -9,6 +9,7 @@ use crate::api::wire::Timestamp;
 use crate::api::{ApiError, Call};
 use crate::cloud::{Cloud, Region};
 use crate::engine::records;
+use crate::fault;
 use crate::state::record::{State, StateReason};
 
 /// `User initiated (2026-01-31 12:00:00 GMT)`.
@@ -26,6 +27,7 @@ fn change_all(
     ids: &[String],
     mut change: impl FnMut(&mut Region, &str) -> Result<(), ApiError>,
 ) -> Result<StateChanges, ApiError> {
+    let mut entered = Vec::new();
     let instances = cloud.change(&call.region, |region| {
         check_ids(region, ids)?;
         let mut changes: Vec<InstanceStateChange> = Vec::new();
@@ -37,6 +39,7 @@ fn change_all(
             let previous = state(region).unwrap_or(State::Terminated);
             change(region, id)?;
             let current = state(region).unwrap_or(State::Terminated);
+            entered.push(current);
             changes.push(InstanceStateChange {
                 instance_id: id.clone(),
                 current_state: view::state(current),
@@ -46,6 +49,7 @@ fn change_all(
         call.go()?;
         Ok(changes)
     })?;
+    entered.into_iter().for_each(fault::entered);
     Ok(StateChanges { instances })
 }
 

@@ -10,6 +10,7 @@ use super::options;
 use super::run::{architecture_differs, check_user_data, instance_type, shutdown_behavior};
 use crate::api::ops::images::Found;
 use crate::api::shapes::instances::{BlockDeviceInput, InterfaceInput, RunInstancesRequest};
+use crate::api::tokens::Stamp;
 use crate::api::{ApiError, tagging};
 use crate::cloud::instance::ShutdownBehavior;
 use crate::cloud::table::Tags;
@@ -34,7 +35,7 @@ pub(super) struct Plan {
     pub(super) credits: Option<String>,
     pub(super) profile: Option<String>,
     pub(super) tenancy: String,
-    pub(super) digest: String,
+    pub(super) stamp: Option<Stamp>,
 }
 
 impl Plan {
@@ -71,7 +72,7 @@ pub(super) fn plan(
     region: &Region,
     request: &RunInstancesRequest,
     image: Found,
-    digest: String,
+    stamp: Option<Stamp>,
 ) -> Result<Plan, ApiError> {
     image.check_bootable()?;
     // EC2's own default, m1.small, has no hardware left there either.
@@ -132,7 +133,7 @@ pub(super) fn plan(
         tenancy: tenancy(request)?,
         image,
         kind,
-        digest,
+        stamp,
     })
 }
 

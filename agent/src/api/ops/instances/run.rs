@@ -1,18 +1,16 @@
 //! RunInstances.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use sha2::{Digest as _, Sha256};
-
 use super::plan::{Plan, plan};
 use super::view;
 use crate::api::ops::images;
 use crate::api::shapes::instances::{Reservation, RunInstancesRequest};
+use crate::api::tokens::{Stamp, repeated};
 use crate::api::wire::Timestamp;
 use crate::api::{ApiError, Call};
 use crate::cloud::instance::{Device, Instance, ShutdownBehavior, Volume};
 use crate::cloud::{Cloud, Identity, Region, net};
 use crate::engine::records;
+use crate::fault;
 use crate::ids;
 use crate::state::record::State;
 use crate::types::{self, InstanceType};
@@ -43,17 +41,17 @@ pub(super) fn run_instances(
             ),
         ));
     }
-    let digest = digest(&request)?;
+    let stamp = Stamp::of(&request, request.client_token.as_ref())?;
     let image_id = request
         .image_id
         .as_deref()
         .ok_or_else(|| ApiError::missing("ImageId"))?;
     let image = images::usable(cloud, call, image_id)?;
-    cloud.change(&call.region, |region| {
-        if let Some(found) = repeated(cloud, region, &request, &digest)? {
-            return Ok(found);
+    let launched = cloud.change(&call.region, |region| {
+        if let Some(made) = repeated(&region.instances, stamp.as_ref())? {
+            return Ok(show(cloud, region, &made.reservation_id));
         }
-        let plan = plan(cloud, region, &request, image, digest)?;
+        let plan = plan(cloud, region, &request, image, stamp)?;
         let count = cloud.room_for(region, &plan.kind, min, max)?;
         if count > 1
             && plan
@@ -78,46 +76,9 @@ pub(super) fn run_instances(
         }
         call.go()?;
         Ok(show(cloud, region, &reservation_id))
-    })
-}
-
-/// Digest of the parameters, to tell a repeated request from another one with the same token.
-fn digest(request: &RunInstancesRequest) -> Result<String, ApiError> {
-    let bytes = serde_json::to_vec(request)
-        .map_err(|error| ApiError::internal(format!("cannot digest the request: {error}")))?;
-    Ok(STANDARD.encode(Sha256::digest(bytes)))
-}
-
-/// The reservation of an earlier request with this token.
-fn repeated(
-    cloud: &Cloud,
-    region: &Region,
-    request: &RunInstancesRequest,
-    digest: &str,
-) -> Result<Option<Reservation>, ApiError> {
-    let Some(token) = &request.client_token else {
-        return Ok(None);
-    };
-    if token.len() > 64 || !token.is_ascii() {
-        return Err(ApiError::value(
-            "ClientToken",
-            token,
-            "use at most 64 ASCII characters",
-        ));
-    }
-    let same = |instance: &&Instance| instance.client_token.as_ref() == Some(token);
-    match region.instances.iter().find(same) {
-        None => Ok(None),
-        Some(found) if found.token_digest == digest => {
-            Ok(Some(show(cloud, region, &found.reservation_id)))
-        }
-        Some(_) => Err(ApiError::new(
-            "IdempotentParameterMismatch",
-            format!(
-                "Arguments on this idempotent request are inconsistent with arguments used in previous request(s) with the ClientToken '{token}'."
-            ),
-        )),
-    }
+    })?;
+    fault::entered(State::Pending);
+    Ok(launched)
 }
 
 fn show(cloud: &Cloud, region: &Region, reservation_id: &str) -> Reservation {
@@ -282,8 +243,7 @@ fn launch(
             .is_some_and(|options| options.configured == Some(true)),
         profile_arn: plan.profile.clone(),
         cpu_credits: plan.credits.clone(),
-        client_token: request.client_token.clone(),
-        token_digest: plan.digest.clone(),
+        stamp: plan.stamp.clone(),
         devices,
         terminated: None,
         tags: plan.tags_of("instance"),

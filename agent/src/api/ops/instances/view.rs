@@ -171,7 +171,12 @@ pub(super) fn instance(
     InstanceOutput {
         architecture: instance.architecture.clone(),
         block_device_mappings: devices(instance),
-        client_token: Some(instance.client_token.clone().unwrap_or_default()),
+        client_token: Some(
+            instance
+                .stamp
+                .as_ref()
+                .map_or_else(String::new, |stamp| stamp.token.clone()),
+        ),
         ebs_optimized: instance.ebs_optimized,
         ena_support: true,
         hypervisor: hypervisor.to_owned(),

@@ -7,12 +7,14 @@ use super::network::{Wanted, address, find, list, refuse};
 use crate::api::actions::{Action, action, action_without};
 use crate::api::shapes::common::{AttributeBooleanValue, AttributeValue, Done};
 use crate::api::shapes::interfaces::*;
+use crate::api::tokens::{Stamp, repeated};
 use crate::api::{ApiError, Call, tagging};
 use crate::cloud::net::{
     InterfaceSpec, NetworkInterface, attach_interface, create_interface, delete_interface,
     interfaces_of, release_public, resolve_groups,
 };
 use crate::cloud::{Cloud, Region};
+use crate::state::record::State;
 use crate::types;
 
 /// The actions of this module.
@@ -112,6 +114,7 @@ fn create(
                 .is_some_and(|kind| kind != "interface"),
         ),
     ])?;
+    let stamp = Stamp::of(&request, request.client_token.as_ref())?;
     let (primary, others) = split(&request)?;
     let private_ip = primary
         .map(|text| address("privateIpAddress", &text))
@@ -120,13 +123,7 @@ fn create(
     let identity = cloud.identity();
     cloud.change(&call.region, |region| {
         let token = request.client_token.clone();
-        if let Some(made) = region.interfaces.iter().find(|one| token.is_some() && one.client_token == token) {
-            if made.subnet_id != request.subnet_id {
-                return Err(ApiError::new(
-                    "IdempotentParameterMismatch",
-                    "The request uses the same client token as a previous, but non-identical request.",
-                ));
-            }
+        if let Some(made) = repeated(&region.interfaces, stamp.as_ref())? {
             return Ok(CreateNetworkInterfaceResult {
                 network_interface: Some(view::view(region, made, identity)),
                 client_token: token,
@@ -144,7 +141,7 @@ fn create(
         let count = request.secondary_private_ip_address_count.unwrap_or(0);
         addresses::add(region, &id, &others, count, false)?;
         if let Some(interface) = region.interfaces.edit(&id) {
-            interface.client_token.clone_from(&token);
+            interface.stamp = stamp;
         }
         call.go()?;
         Ok(CreateNetworkInterfaceResult {
@@ -221,6 +218,16 @@ fn attach(
     let (id, instance) = (&request.network_interface_id, &request.instance_id);
     cloud.change(&call.region, |region| {
         let interface: &NetworkInterface = find(region, id)?;
+        let state = region.instances.get(instance).map(|instance| instance.state);
+        let state = state.filter(|state| !matches!(state, State::Running | State::Stopped));
+        if let Some(state) = state {
+            return Err(ApiError::new(
+                "IncorrectState",
+                format!(
+                    "Instance '{instance}' is {state}: interfaces are attached to instances that are running or stopped."
+                ),
+            ));
+        }
         // An instance that is there has its primary interface.
         let all = interfaces_of(region, instance);
         let Some(first) = all.first() else {

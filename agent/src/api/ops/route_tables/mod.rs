@@ -7,6 +7,7 @@ use crate::api::actions::{Action, action};
 use crate::api::filters::{Values, one};
 use crate::api::shapes::common::{Done, tag_set};
 use crate::api::shapes::route_tables::*;
+use crate::api::tokens::{Stamp, repeated};
 use crate::api::{ApiError, Call, tagging};
 use crate::cloud::net::{self, Route, RouteAssociation, RouteTable, RouteTarget, Subnet, Vpc};
 use crate::cloud::{Cloud, Identity, Region};
@@ -35,24 +36,24 @@ fn create(
     request: CreateRouteTableRequest,
 ) -> Result<CreateRouteTableResult, ApiError> {
     let tags = tagging::from_specifications(&request.tag_specifications, "route-table")?;
+    let stamp = Stamp::of(&request, request.client_token.as_ref())?;
     let token = request.client_token;
     let identity = cloud.identity();
     cloud.change(&call.region, |region| {
         let vpc: &Vpc = find(region, &request.vpc_id)?;
-        let made = region.route_tables.iter().find(|one| token.is_some() && one.client_token == token);
-        if let Some(made) = made {
-            if made.vpc_id != request.vpc_id {
-                return Err(ApiError::new(
-                    "IdempotentParameterMismatch",
-                    "The request uses the same client token as a previous, but non-identical request.",
-                ));
-            }
+        if let Some(made) = repeated(&region.route_tables, stamp.as_ref())? {
             return Ok(CreateRouteTableResult {
                 route_table: Some(view(region, made, identity)),
                 client_token: token,
             });
         }
-        if region.route_tables.iter().filter(|one| one.vpc_id == vpc.vpc_id).count() >= MOST {
+        if region
+            .route_tables
+            .iter()
+            .filter(|one| one.vpc_id == vpc.vpc_id)
+            .count()
+            >= MOST
+        {
             return Err(ApiError::new(
                 "RouteTableLimitExceeded",
                 "The maximum number of route tables has been reached.",
@@ -61,7 +62,7 @@ fn create(
         call.go()?;
         let table = RouteTable {
             tags,
-            client_token: token.clone(),
+            stamp,
             ..net::new_table(vpc)
         };
         let answer = view(region, &table, identity);
