@@ -41,6 +41,8 @@ const END: &str = r#"pid=$(cat "$CUMULET_HOME.pid") || exit 0
 kill -TERM "$pid" 2>/dev/null
 for i in $(seq 60); do kill -0 "$pid" 2>/dev/null || exit 0; sleep 1; done
 kill -KILL "$pid""#;
+/// Shows what the supervisors of machines that are left have logged.
+const SUPERVISORS: &str = r#"cd "$CUMULET_HOME/instances" && tail -n 30 -- */supervisor.log"#;
 
 /// Name and path of every script.
 pub(super) fn scripts() -> Result<Vec<(String, PathBuf)>> {
@@ -91,14 +93,17 @@ pub(super) fn run(host: &KvmHost, script: &Path, output: &mut Vec<u8>) -> Result
         (played, served)
     });
     let said = said.into_inner().unwrap_or_else(PoisonError::into_inner);
-    // Whatever a script makes of it: with its host gone it was not the script that failed.
-    let tidied = stage.tidy();
     let well = |exit: &Result<Exit>| exit.as_ref().is_ok_and(|exit| exit.code == 0);
     if !well(&played) || !well(&served) {
         output.extend_from_slice(b"--- cumulet serve\n");
         output.extend_from_slice(&said);
+        if let Ok((_, logs)) = stage.shell(SUPERVISORS) {
+            output.extend_from_slice(b"--- supervisors\n");
+            output.extend_from_slice(logs.as_bytes());
+        }
     }
-    tidied?;
+    // Whatever a script makes of it: with its host gone it was not the script that failed.
+    stage.tidy()?;
     let (played, served) = (played?, served?);
     if played.code == 0 && served.code != 0 {
         bail!("`cumulet serve` ended with {}", served.code);
