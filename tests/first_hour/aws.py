@@ -3,7 +3,7 @@
 import re
 import shlex
 
-from terminal import contains, equal, play, sh, until, wait
+from terminal import contains, equal, patiently, play, sh, until, wait
 
 USER_DATA = """#!/bin/sh
 echo "Hello from user data, I am $(id -un) on $(hostname)"
@@ -27,7 +27,7 @@ def describe(instance, *fields):
 
 def ssh(instance, script):
     """A command in the instance, as the user that Debian's AMI has, with the new key."""
-    return sh(f"cumulet ssh -i me.pem {instance} -- {shlex.quote(script)}")
+    return patiently(f"cumulet ssh -i me.pem {instance} -- {shlex.quote(script)}")
 
 
 def metadata(instance):

@@ -12,8 +12,8 @@ import traceback
 
 # Nothing takes that long, even where the processor itself is emulated.
 GUARD = 2400
-# What `aws ec2 wait` says when it gives up: after ten minutes, by its own rules.
-GAVE_UP = "Max attempts exceeded"
+# What programs say that give up waiting: `aws ec2 wait` after ten minutes, `cumulet ssh` after fifteen.
+GAVE_UP = ("Max attempts exceeded", "no ssh server answered")
 
 
 def play(scene):
@@ -45,17 +45,21 @@ def typed(line):
     return done
 
 
-def wait(waiter, *instances):
-    """`aws ec2 wait`, again where it gives up: an emulated processor takes longer than any of EC2's."""
-    line = f"aws ec2 wait {waiter} --instance-ids {' '.join(instances)}"
+def patiently(line):
+    """Types a line, again where it gives up waiting: an emulated processor takes longer than any that people wait for."""
     end = time.monotonic() + GUARD
     while True:
         done = typed(line)
         if done.returncode == 0:
-            return
-        assert GAVE_UP in done.stderr, f"it did not wait: {line}"
-        assert time.monotonic() < end, f"never so: {line}"
+            return done.stdout.strip()
+        assert any(words in done.stderr for words in GAVE_UP), f"ended with {done.returncode}: {line}"
+        assert time.monotonic() < end, f"it never worked: {line}"
         look_around()
+
+
+def wait(waiter, *instances):
+    """`aws ec2 wait`."""
+    patiently(f"aws ec2 wait {waiter} --instance-ids {' '.join(instances)}")
 
 
 def until(what, so):
