@@ -2,6 +2,7 @@
 
 use crate::host::{self, BIN};
 use crate::l1::client::{self, Lease, Stream};
+use crate::l1::forward::Forward;
 use crate::l1::proto::{Exec, Exit};
 use crate::l1::{self, Flavour};
 use crate::payload::{self, Payload};
@@ -250,6 +251,14 @@ impl KvmHost {
                     .code()
                     .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
             }
+        }
+    }
+
+    /// Makes a port of the host's own 127.0.0.1 one of this machine's; `None` when it is that already.
+    pub(crate) fn forward(&self, port: u16) -> Result<Option<Forward>> {
+        match self {
+            Self::Emulated { lease, .. } => lease.forward(port).map(Some),
+            Self::Native { .. } => Ok(None),
         }
     }
 

@@ -51,6 +51,9 @@ enum Task {
     /// The half of a benchmark that runs inside the KVM host.
     #[command(name = "bench-inner", hide = true)]
     BenchInner(bench::InnerTask),
+    /// What `cumulet` is to the scripts of tests/first_hour where guests run in L1.
+    #[command(name = "first-hour-cumulet", hide = true)]
+    FirstHourCumulet(check::CumuletArgs),
     /// First process of L1 (started by its kernel, not by people).
     #[command(name = "l1-init", hide = true)]
     L1Init,
@@ -70,6 +73,7 @@ fn main() -> anyhow::Result<()> {
         Task::Payload(args) => payload::run(&args),
         Task::Bench(task) => bench::run(&task),
         Task::BenchInner(task) => bench::run_inner(&task),
+        Task::FirstHourCumulet(args) => check::cumulet(args),
         Task::L1Init => l1::init::run(),
         Task::L1Agent => l1::agent::run(),
     }

@@ -1,6 +1,6 @@
-//! End-to-end tests: each test of `tests/tests/*.rs` on its own inside the emulated KVM host.
+//! End-to-end tests: each test of `tests/tests/*.rs`, and each script of `tests/first_hour`, on its own on the KVM host.
 
-use super::{Log, Tally};
+use super::{Log, Tally, first_hour};
 use crate::kvm_host::{self, KvmHost, Needs};
 use crate::l1::client::Lost;
 use crate::l1::proto::{Exec, Exit};
@@ -8,32 +8,42 @@ use crate::l1::{self, Flavour};
 use crate::{ami, payload, workspace};
 use anyhow::{Context as _, Result, bail};
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Set for the long versions of tests.
 pub(super) const SOAK: &str = "CUMULET_SOAK";
-const PROFILE: &str = "e2e";
+pub(super) const PROFILE: &str = "e2e";
 /// L1s that end under one test are replaced so many times before the test counts as failed.
 const TRIES: u32 = 3;
 /// Names of the L1s that tests run in, side by side: each has one CPU.
 const L1S: [&str; 2] = ["test", "test-2"];
 /// What an L1 may come to take beyond its memory, in MiB: the emulator's translations.
 const EMULATOR_MIB: u64 = 1024;
-/// Test files of that beginning boot the AMI.
-const AMI_TESTS: &str = "ami";
+/// The scripts are listed as tests of a binary with this name.
+const FIRST_HOUR: &str = "first_hour";
 
 /// One test.
 struct Case {
     binary: String,
     name: String,
+    /// It is not a test of that binary but this script of `tests/first_hour`.
+    script: Option<PathBuf>,
 }
 
 impl Case {
     fn full_name(&self) -> String {
         format!("{}::{}", self.binary, self.name)
+    }
+
+    /// What only a test that has passed prints.
+    fn proof(&self) -> String {
+        match &self.script {
+            Some(script) => first_hour::proof(script),
+            None => "1 passed".to_owned(),
+        }
     }
 }
 
@@ -55,6 +65,15 @@ pub(super) fn run(log: &Log, filter: &[String], soak: bool) -> Result<Tally> {
     if cases.is_empty() {
         bail!("tests/tests has no test");
     }
+    // First, since they take longest.
+    let scripts = first_hour::scripts()?
+        .into_iter()
+        .map(|(name, script)| Case {
+            binary: FIRST_HOUR.to_owned(),
+            name,
+            script: Some(script),
+        });
+    cases.splice(0..0, scripts);
     let wanted = |case: &Case| {
         filter.is_empty()
             || filter
@@ -66,18 +85,15 @@ pub(super) fn run(log: &Log, filter: &[String], soak: bool) -> Result<Tally> {
         bail!("no end-to-end test's name contains {}", filter.join(" or "));
     }
     let payload = payload::ensure()?;
-    let amis = if binaries.iter().any(|(name, _)| name.starts_with(AMI_TESTS)) {
-        log.say("making the AMI debian-12");
-        Some(ami::ensure(PROFILE)?)
-    } else {
-        None
-    };
+    // Some tests, and the scripts, boot it; a host is opened with its disk or without.
+    log.say("making the AMI debian-12");
+    let amis = ami::ensure(PROFILE)?;
     let native = kvm_host::this_machine_is_fit(PROFILE)?;
     let needs = Needs {
         profile: PROFILE,
         payload: Some(&payload),
         tests: &binaries,
-        amis: amis.as_ref(),
+        amis: Some(&amis),
     };
     let hosts = if native { 1 } else { room_for_l1s(cases.len()) };
     let what = if native {
@@ -212,6 +228,7 @@ fn list(binary: &str, path: &Path) -> Result<Vec<Case>> {
         .map(|name| Case {
             binary: binary.to_owned(),
             name,
+            script: None,
         })
         .collect())
 }
@@ -240,6 +257,9 @@ impl Host<'_> {
         let guard = Duration::from_secs(if self.soak { 4 * 3600 } else { 1800 });
         let soak = self.soak;
         let host = self.ready()?;
+        if let Some(script) = &case.script {
+            return first_hour::run(host, script, output);
+        }
         let request = Exec {
             argv: vec![
                 host.test_path(&case.binary),
@@ -271,7 +291,9 @@ impl Host<'_> {
             let mut text = String::from_utf8_lossy(&output).into_owned();
             match outcome {
                 Ok(exit)
-                    if exit.code == 0 && exit.leftovers.is_empty() && text.contains("1 passed") =>
+                    if exit.code == 0
+                        && exit.leftovers.is_empty()
+                        && text.contains(&case.proof()) =>
                 {
                     return Ok(Verdict::Passed);
                 }

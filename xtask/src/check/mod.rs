@@ -2,7 +2,10 @@
 
 mod api;
 mod e2e;
+mod first_hour;
 mod native;
+
+pub(crate) use first_hour::{CumuletArgs, cumulet};
 
 use anyhow::{Result, bail};
 use clap::Args;

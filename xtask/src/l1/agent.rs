@@ -1,7 +1,7 @@
 //! The command server inside L1: one thread per connection.
 
 use super::proto::{self, Meta, Opening, Request, kind};
-use super::{exec, files};
+use super::{exec, files, forward};
 use anyhow::{Context as _, Result, bail};
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -83,6 +83,7 @@ fn serve(mut stream: TcpStream, token: &str, pushed: &Pushed) -> Result<()> {
             files::send(&mut file, &mut stream)?;
             proto::send(&mut stream, kind::DONE, &[])
         }
+        Request::Dial { port } => forward::serve(stream, port),
         Request::Beat => loop {
             proto::send(&mut stream, kind::BEAT, &[])?;
             std::thread::sleep(Duration::from_secs(1));

@@ -1,5 +1,6 @@
 //! Using an L1 from outside: leases, commands, files.
 
+use super::forward::Forward;
 use super::owner::{self, Ask, Tell};
 use super::proto::{self, Exec, Exit, Opening, Request, kind};
 use super::{Flavour, files};
@@ -45,10 +46,31 @@ impl std::error::Error for Overdue {}
 
 /// The right to use an L1; it stays up at least as long as this value lives.
 pub(crate) struct Lease {
-    port: u16,
-    token: String,
+    agent: Agent,
     lost: Arc<(Mutex<Option<Lost>>, Condvar)>,
     connection: UnixStream,
+}
+
+/// The way to the agent of an L1.
+#[derive(Clone, Debug)]
+pub(super) struct Agent {
+    port: u16,
+    token: String,
+}
+
+impl Agent {
+    /// A connection whose request has been sent.
+    pub(super) fn open(&self, request: Request) -> Result<TcpStream> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        stream.set_nodelay(true)?;
+        let opening = Opening {
+            version: proto::VERSION,
+            token: self.token.clone(),
+            request,
+        };
+        proto::send_json(&mut stream, kind::OPEN, &opening)?;
+        Ok(stream)
+    }
 }
 
 impl Drop for Lease {
@@ -60,10 +82,21 @@ impl Drop for Lease {
 /// Takes a lease, starting L1 first when none runs.
 pub(crate) fn lease(flavour: &Flavour) -> Result<Lease> {
     let dir = super::run_dir(&flavour.name)?;
-    let mut connection = match connect(&dir) {
+    let connection = match connect(&dir) {
         Some(connection) => connection,
         None => start_owner(&dir, flavour)?,
     };
+    lease_of(connection, &dir)
+}
+
+/// Takes a lease of the L1 with this run folder, which must run.
+pub(crate) fn lease_running(dir: &Path) -> Result<Lease> {
+    let connection =
+        connect(dir).with_context(|| format!("no emulated host runs in {}", dir.display()))?;
+    lease_of(connection, dir)
+}
+
+fn lease_of(mut connection: UnixStream, dir: &Path) -> Result<Lease> {
     ask(&mut connection, &Ask::Lease)?;
     let mut lines = BufReader::new(connection.try_clone()?);
     let mut line = String::new();
@@ -95,8 +128,7 @@ pub(crate) fn lease(flavour: &Flavour) -> Result<Lease> {
         news.1.notify_all();
     });
     Ok(Lease {
-        port,
-        token,
+        agent: Agent { port, token },
         lost,
         connection,
     })
@@ -193,15 +225,12 @@ fn spawn_owner(dir: &Path, flavour: &Flavour) -> Result<Child> {
 
 impl Lease {
     fn open(&self, request: Request) -> Result<TcpStream> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
-        stream.set_nodelay(true)?;
-        let opening = Opening {
-            version: proto::VERSION,
-            token: self.token.clone(),
-            request,
-        };
-        proto::send_json(&mut stream, kind::OPEN, &opening)?;
-        Ok(stream)
+        self.agent.open(request)
+    }
+
+    /// Makes a port of L1's own 127.0.0.1 one of this machine's.
+    pub(crate) fn forward(&self, port: u16) -> Result<Forward> {
+        Forward::start(self.agent.clone(), port)
     }
 
     /// Turns a broken connection into the news why, when L1 has gone.

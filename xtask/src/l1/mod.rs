@@ -9,6 +9,7 @@ pub(crate) mod client;
 mod emulator;
 mod exec;
 mod files;
+pub(crate) mod forward;
 mod image;
 pub(crate) mod init;
 pub(crate) mod owner;

@@ -5,6 +5,7 @@
 //! * `Exec`: client sends `DATA` (standard input), `END` (its end), `RESIZE`; agent sends `OUT`, `ERR`, then `DONE`.
 //! * `Put`: agent answers `NEED` or `HAVE`; the client then sends `AT` frames (8 bytes offset, data) and `END`; agent `DONE`.
 //! * `Get`: agent sends `META` (JSON [`Meta`]), `AT` frames, `DONE`.
+//! * `Dial`: agent answers `DONE` when the port has answered; from then on the connection is that to the port, byte by byte.
 //! * `Beat`: agent sends `BEAT` every second until the connection closes.
 //! * `FAIL` with a text may come from the agent instead of any of its answers, and is the last frame.
 
@@ -14,7 +15,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 
 /// Changed whenever client and agent of different builds would misunderstand each other.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// TCP port of the agent inside L1.
 pub(crate) const PORT: u16 = 7001;
 /// No frame's payload is longer.
@@ -62,6 +63,10 @@ pub(crate) enum Request {
     /// Fetch a file.
     Get {
         path: PathBuf,
+    },
+    /// Become a connection to this port of L1's own 127.0.0.1.
+    Dial {
+        port: u16,
     },
     Beat,
 }

@@ -2,7 +2,7 @@
 //!
 //! Each script prints one line a case, `ok NAME` or `FAIL NAME: WHY`, and is run by the harness of its language.
 
-mod server;
+pub(super) mod server;
 
 use super::{Log, Tally};
 use crate::{api_lint, python, workspace};

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -108,7 +108,7 @@ impl Server {
 }
 
 /// The user's own AWS settings are none of the test's.
-fn clear_aws(command: &mut Command) {
+pub(in crate::check) fn clear_aws(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("AWS_") {
             command.env_remove(name);
@@ -117,7 +117,7 @@ fn clear_aws(command: &mut Command) {
 }
 
 /// A command that is killed when this program ends.
-pub(super) fn bound_to_us(command: &mut Command) -> &mut Command {
+pub(in crate::check) fn bound_to_us(command: &mut Command) -> &mut Command {
     // SAFETY: prctl is async-signal-safe and nothing is allocated.
     unsafe {
         command.pre_exec(|| {
@@ -181,7 +181,7 @@ impl Drop for Process {
 }
 
 /// A private temporary folder. It is removed by a process that notices our end by the end of a pipe, `kill -9` too.
-struct Folder {
+pub(in crate::check) struct Folder {
     path: PathBuf,
     keeper: Child,
 }
@@ -197,7 +197,7 @@ done
 exit 1"#;
 
 impl Folder {
-    fn make() -> Result<Self> {
+    pub(in crate::check) fn make() -> Result<Self> {
         let name = format!("cumulet-api-{}-{}", std::process::id(), unique());
         let path = std::env::temp_dir().join(name);
         DirBuilder::new()
@@ -216,6 +216,10 @@ impl Folder {
             .spawn()
             .context("cannot start sh")?;
         Ok(Self { path, keeper })
+    }
+
+    pub(in crate::check) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The server's state folder.
@@ -242,7 +246,6 @@ impl Drop for Folder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     fn fake(script: &str) -> Command {
         let mut command = Command::new("sh");
