@@ -17,6 +17,7 @@ use tracing::Level;
 use crate::cli::{Action, Cli};
 
 fn main() -> ExitCode {
+    #[cfg(panic = "unwind")]
     end_at_a_panic();
     let timeline = Arc::new(Timeline::default());
     Timeline::mark(&timeline.main);
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
 }
 
 /// A machine without one of its threads is none: a panic ends the process, also where the build would unwind.
+#[cfg(panic = "unwind")]
 fn end_at_a_panic() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
