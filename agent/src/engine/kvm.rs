@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use super::{Backend, End, Failure, Machine, Networks};
 use crate::amis;
 use crate::api::ApiError;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::ids;
 use crate::launch;
@@ -163,7 +163,7 @@ impl Backend for Kvm {
         self.blocking(move |home| {
             let dir = home.instance(&id)?;
             if runs(&dir)? {
-                // Told to terminate, the supervisor would delete all volumes.
+                // Told to terminate, the supervisor would delete what it has not been told to keep.
                 let request = match keep.as_slice() {
                     [] => Request::Terminate,
                     _ => Request::Stop { timeout_ms: 0 },
@@ -172,11 +172,7 @@ impl Backend for Kvm {
             }
             fault::point("machine.ended");
             for volume in &keep {
-                if let Some(kept) = home.keep_volume(&dir, volume)? {
-                    amis::open(home)?
-                        .volume_moved(&kept)
-                        .context(|| format!("cannot keep {volume}"))?;
-                }
+                home.keep_volume(&dir, volume)?;
             }
             fault::point("volumes.kept");
             home.remove(&dir)
@@ -422,6 +418,11 @@ fn place(machine: &Machine) -> Place {
         monitoring: machine.instance.monitoring,
         secondary_ips: network.secondary_ips.clone(),
         interfaces: machine.more.iter().map(interface).collect(),
+        kept_volumes: {
+            let devices = machine.instance.devices.iter();
+            let kept = devices.filter(|device| !device.delete_on_termination);
+            kept.map(|device| device.volume_id.clone()).collect()
+        },
     }
 }
 

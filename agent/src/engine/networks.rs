@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::cloud::{Cloud, net};
 use crate::error::{Error, Result};
 use crate::fabric::network::Network;
+use crate::panics::Indispensable;
 use crate::router::Client;
 use crate::state::Home;
 
@@ -50,6 +51,7 @@ impl Networks {
 
     /// Follows the records until the task is dropped.
     pub async fn follow(self: Arc<Self>) {
+        let _needed = Indispensable;
         let mut failed = false;
         loop {
             let this = Arc::clone(&self);

@@ -12,6 +12,8 @@ use rand::Rng;
 use super::instance::{InstanceDir, Listed};
 use super::lock::OwnerLock;
 use super::record::Record;
+use cumulet_images::store::AmiStore;
+
 use crate::error::{Context, Error, Kind, Result};
 use crate::ids;
 
@@ -95,12 +97,12 @@ impl Home {
         self.root.join("volumes")
     }
 
-    /// Takes a volume out of an instance's folder, so that it outlives the instance. Gives where it is now, also when it was
-    /// there already; none when it was never made.
+    /// Takes a volume out of an instance's folder, so that it outlives the instance. It may be out already, or never have
+    /// been made.
     ///
     /// # Errors
     /// When it cannot be moved.
-    pub fn keep_volume(&self, instance: &InstanceDir, volume: &str) -> Result<Option<PathBuf>> {
+    pub fn keep_volume(&self, instance: &InstanceDir, volume: &str) -> Result<()> {
         let folder = self.volumes();
         let doing = || format!("cannot keep the volume {volume} of {}", instance.id());
         if !ids::is("vol", volume) {
@@ -113,9 +115,17 @@ impl Home {
             .context(doing)?;
         let kept = folder.join(volume);
         match fs::rename(instance.file(volume), &kept) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context(doing),
-            _ => Ok(kept.is_dir().then_some(kept)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).context(doing);
+            }
+            _ => {}
         }
+        if kept.is_dir() {
+            // The AMI under it may not be deleted.
+            let store = AmiStore::open(&self.amis()).context(doing)?;
+            store.volume_moved(&kept).context(doing)?;
+        }
+        Ok(())
     }
 
     fn instances(&self) -> PathBuf {
@@ -275,11 +285,21 @@ impl Home {
         Ok(())
     }
 
-    /// Removes an instance's folder: one rename makes it gone, the rest is cleaning up.
+    /// Removes an instance's folder: one rename makes it gone, the rest is cleaning up. Volumes that are to outlive the
+    /// instance are taken out first.
     ///
     /// # Errors
-    /// When the rename fails. What cannot be cleaned up now is swept the next time.
+    /// When the rename fails, or a volume cannot be kept. What cannot be cleaned up now is swept the next time.
     pub fn remove(&self, instance: &InstanceDir) -> Result<()> {
+        // A record that cannot be read keeps nothing; its instance is removed at the user's own word.
+        let place = instance
+            .load()
+            .ok()
+            .flatten()
+            .and_then(|record| record.place);
+        for volume in place.iter().flat_map(|place| &place.kept_volumes) {
+            self.keep_volume(instance, volume)?;
+        }
         let gone = self.instances().join(format!("{GONE}{}", instance.id()));
         match fs::rename(instance.path(), &gone) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

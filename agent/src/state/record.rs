@@ -347,6 +347,9 @@ pub struct Place {
     /// The interfaces beside the primary one, by device index.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<Interface>,
+    /// Ids of the volumes that outlive the instance: DeleteOnTermination is false.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_volumes: Vec<String>,
 }
 
 /// A network interface beside the primary one.

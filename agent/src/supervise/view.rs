@@ -97,6 +97,7 @@ fn here() -> Place {
         monitoring: false,
         secondary_ips: Vec::new(),
         interfaces: Vec::new(),
+        kept_volumes: Vec::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the filter and the bridge let through, frame by frame.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::time::Duration;
 
 use cumulet_agent::fabric::{FabricError, IMDS_ADDRESS, MacAddr};
 
@@ -225,7 +226,7 @@ pub(crate) fn isolation() {
         let stolen = guests[0].run(|| {
             crate::outer::sh(&format!("ip addr flush dev eth0; ip addr add {}/20 dev eth0; ip route add default via 172.31.0.1", ip(1)));
             let metadata = SocketAddr::new(IMDS_ADDRESS.into(), 80);
-            TcpStream::connect_timeout(&metadata, std::time::Duration::from_secs(4)).is_err()
+            TcpStream::connect_timeout(&metadata, Duration::from_secs(4)).is_err()
         });
         assert!(stolen.await, "metadata was served to a stolen address");
         let metadata = SocketAddrV4::new(IMDS_ADDRESS, 80);
@@ -242,7 +243,6 @@ pub(crate) fn isolation() {
 pub(crate) fn arp_answers() {
     on_fabric(&closed(), 2, async |fabric| {
         let port = fabric.open_tap(ip(0)).await.expect("tap");
-        let mut capture = Capture::on("vpc0");
         let nobody = Ipv4Addr::UNSPECIFIED;
         let ask = |sender: Ipv4Addr, target: Ipv4Addr| {
             ethernet(
@@ -266,17 +266,18 @@ pub(crate) fn arp_answers() {
         for address in answered {
             inject(&port, &ask(ip(0), address));
         }
-        // The kernel delays proxied answers up to 0.8 s; wait for as many as are due.
+        // Wait for as many as are due.
         let mut have = Vec::new();
         while have.len() < answered.len() {
             let is_reply = |frame: &[u8]| frame[12..14] == [8, 6] && frame[20..22] == [0, 2];
-            capture.until(|frame| is_reply(frame) && frame[6..12] != mac(0).0);
             have.extend(
                 waiting(&port)
                     .into_iter()
                     .filter(|frame| is_reply(frame))
                     .map(|frame| Ipv4Addr::new(frame[28], frame[29], frame[30], frame[31])),
             );
+            // The process's own alarm ends a test that waits in vain.
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         have.sort();
         let mut answered = answered;
