@@ -1,6 +1,6 @@
 //! The console log: what the guest has said, kept within bounds.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 
@@ -43,6 +43,15 @@ pub fn tail_lines(dir: &InstanceDir, lines: usize) -> Option<String> {
         .collect();
     let last = all[all.len().saturating_sub(lines)..].join("\n");
     (!last.is_empty()).then_some(last)
+}
+
+/// Begins a new log for a new machine, as on EC2; the one before is kept as `console.log.1`.
+pub(super) fn begin(dir: &InstanceDir) -> io::Result<()> {
+    let log = dir.file(CONSOLE_LOG);
+    match fs::rename(&log, dir.file(&format!("{CONSOLE_LOG}.1"))) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Gives the space of old console output back: the head of the log becomes a hole. The VMM may

@@ -130,6 +130,7 @@ impl Life {
     ) -> Result<(State, StateReason, Option<Error>)> {
         let mut ears = Ears::new(self.leash.take())?;
         self.blank_scratch_disks()?;
+        console::begin(&self.held.dir).context(|| "cannot begin a console log")?;
         reporter.phase("starting the machine");
         loop {
             let end = self.run_machine(&mut ears, reporter).await?;
