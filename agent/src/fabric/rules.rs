@@ -15,17 +15,16 @@ use super::{UPLINK, tools};
 /// (EC2: 1024 per interface for DNS, metadata and time together).
 const LINK_LOCAL_PACKETS: u32 = 1024;
 
-/// The whole rule set of a network; it replaces the one in force. `docs/fabric.md` explains it.
-pub(super) fn ruleset(network: &Network) -> String {
-    let mut text = String::new();
-    for table in ["bridge cumulet", "inet cumulet"] {
-        // Adding it first makes the deletion of what may not be there no error.
-        let _ = writeln!(text, "table {table}\ndelete table {table}");
-    }
-    text.push_str(&bridge_table(network));
-    text.push_str(&filter_table(network));
-    text.push_str(&nat_table(network));
-    text
+/// The rule set of a network, a text for each of its tables. Each replaces the table in force, so that one which has not
+/// changed may be left out. `docs/fabric.md` explains it.
+pub(super) fn ruleset(network: &Network) -> [String; 3] {
+    // Adding it first makes the deletion of what may not be there no error.
+    let anew = |table: &str| format!("table {table}\ndelete table {table}\n");
+    [
+        anew("bridge cumulet") + &bridge_table(network),
+        anew("inet cumulet") + &filter_table(network),
+        nat_table(network),
+    ]
 }
 
 /// A set's or map's elements; nft takes no empty list.

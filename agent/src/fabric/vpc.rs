@@ -66,7 +66,7 @@ pub(super) fn inside<T: Send>(net: &OwnedFd, job: impl FnOnce() -> Result<T> + S
 pub(super) fn prepare(net: &OwnedFd, network: &Network) -> Result<()> {
     inside(net, || {
         sysctl::prepare()?;
-        rules::apply(&rules::ruleset(network))
+        rules::apply(&rules::ruleset(network).concat())
     })
 }
 
@@ -118,8 +118,14 @@ impl Vpc {
         if *old == network {
             return Ok(());
         }
-        let text = rules::ruleset(&network);
-        inside(&self.net, || rules::apply(&text))?;
+        let tables = rules::ruleset(&network).into_iter();
+        let tables = tables.zip(rules::ruleset(&old));
+        let changed: String = tables
+            .filter_map(|(new, old)| (new != old).then_some(new))
+            .collect();
+        if !changed.is_empty() {
+            inside(&self.net, || rules::apply(&changed))?;
+        }
         if wiring(&old) != wiring(&network) {
             self.links.apply(&network).await?;
         }
