@@ -4,11 +4,13 @@
 //! bounded body. Nothing of a request is looked at before its signature but what the signature covers.
 
 mod http1;
+mod metadata;
 mod respond;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use cumulet_imds::Keys;
 use time::OffsetDateTime;
 
 pub use http1::serve;
@@ -61,6 +63,8 @@ pub struct State {
     actions: Actions,
     credentials: Credentials,
     config: ServerConfig,
+    /// Keys of the metadata service of simulated instances.
+    metadata: Option<Keys>,
 }
 
 impl State {
@@ -72,6 +76,7 @@ impl State {
             actions: Actions::all(),
             credentials,
             config,
+            metadata: None,
         }
     }
 }

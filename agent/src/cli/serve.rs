@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use cumulet_imds::Keys;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -131,7 +132,12 @@ pub(super) fn command(home: &Home, output: Output, args: &ServeArgs) -> Result<u
         };
         let _told = Told::write(home, &running)?;
         announce(home, output, args.backend, &running, &own);
-        let state = State::new(cloud, credentials, ServerConfig::default());
+        let mut state = State::new(cloud, credentials, ServerConfig::default());
+        if args.backend == Backend::Simulated {
+            let keys = Keys::open(&home.imds_keys())
+                .context(|| "cannot open the keys of the metadata service")?;
+            state = state.with_metadata(keys);
+        }
         serve(listener, Arc::new(state), end).await;
         output.note("cumulet serve has ended.");
         Ok(0)
@@ -283,8 +289,15 @@ or with a profile in ~/.aws/config (aws --profile cumulet …):
   aws_secret_access_key = {secret}
 
 Try: aws ec2 describe-availability-zones
-Ctrl-C ends it.
+{metadata}Ctrl-C ends it.
 ",
+            metadata = match backend {
+                Backend::Kvm => String::new(),
+                Backend::Simulated => format!(
+                    "An instance's metadata: AWS_EC2_METADATA_SERVICE_ENDPOINT={}/imds/INSTANCE\n",
+                    running.endpoint
+                ),
+            },
             endpoint = running.endpoint,
             region = running.region,
             account = running.account,

@@ -4,26 +4,20 @@
 //! instance's lock, and what the instance's own record says. So a restarted agent finds everything as it left it.
 
 use std::io::Read as _;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cumulet_images::store::Ami;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use super::{Backend, End, Failure, Machine, Networks};
+use super::{Backend, End, Failure, Machine, Networks, machine_record};
 use crate::amis;
 use crate::api::ApiError;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
-use crate::ids;
 use crate::launch;
-use crate::size::{GIB, MIB, Size};
-use crate::state::record::{
-    Disk, DiskKind, Interface, KeyPair, Network, Place, Record, State, StateReason, VERSION,
-};
+use crate::state::record::{State, StateReason};
 use crate::state::{Held, Home, InstanceDir, Listed};
 use crate::supervise::protocol::{Report, Request};
 use crate::supervise::{self, Launched};
@@ -204,7 +198,7 @@ impl Backend for Kvm {
             let update = Request::Update {
                 tags: machine.instance.tags.clone(),
                 metadata: machine.instance.metadata,
-                place: Box::new(place(&machine)),
+                place: Box::new(machine_record::place(&machine)),
             };
             supervise::ask(&dir, &update)?;
             networks.refresh()
@@ -276,7 +270,9 @@ fn start(home: &Home, networks: &Networks, machine: &Machine) -> Result<()> {
         }) => wait_for_another(&dir),
         Some(Listed::Damaged { error, .. }) => Err(error),
         Some(Listed::Good { .. }) => {
-            let held = launch::ready(home, &dir, WHO, |record| refresh(record, machine))?;
+            let held = launch::ready(home, &dir, WHO, |record| {
+                machine_record::refresh(record, machine)
+            })?;
             let held = plug_in(home, networks, held, false)?;
             run(home, held, false)
         }
@@ -354,140 +350,6 @@ fn until_running(launched: &mut Launched) -> Result<()> {
 /// Makes the instance on disk.
 fn create(home: &Home, machine: &Machine) -> Result<Held> {
     let ami = amis::find(&amis::open(home)?, &machine.instance.image_id)?;
-    launch::create(home, record(machine, &ami)?, Some(&ami), WHO)
-}
-
-fn gib(size: i32) -> Size {
-    Size(u64::try_from(size).unwrap_or(0).saturating_mul(GIB))
-}
-
-fn disks(machine: &Machine) -> Vec<Disk> {
-    let instance = &machine.instance;
-    let volumes = instance.devices.iter().zip(&machine.sizes);
-    let mut disks: Vec<Disk> = volumes
-        .map(|(device, size)| Disk {
-            kind: if device.name == instance.root_device {
-                DiskKind::Root
-            } else {
-                DiskKind::Data
-            },
-            id: device.volume_id.clone(),
-            device: device.name.clone(),
-            size: gib(*size),
-        })
-        .collect();
-    disks.extend(scratch(&machine.kind.name, &disks));
-    disks
-}
-
-/// The instance store that the type has: device names that no volume has, from /dev/sdb.
-fn scratch(kind: &str, volumes: &[Disk]) -> Vec<Disk> {
-    let Some(store) = types::details(kind).and_then(|details| details.disks) else {
-        return Vec::new();
-    };
-    // EC2 counts instance store in units of 1000.
-    let size = Size(u64::from(store.size_gb).saturating_mul(1_000_000_000) / MIB * MIB);
-    ('b'..='z')
-        .map(|letter| format!("/dev/sd{letter}"))
-        .filter(|device| volumes.iter().all(|volume| volume.device != *device))
-        .take(usize::from(store.count))
-        .enumerate()
-        .map(|(number, device)| Disk {
-            kind: DiskKind::Scratch,
-            id: format!("ephemeral{number}"),
-            device,
-            size,
-        })
-        .collect()
-}
-
-fn place(machine: &Machine) -> Place {
-    let network = &machine.network;
-    Place {
-        account: machine.account.clone(),
-        region: machine.region.clone(),
-        zone: machine.instance.zone.clone(),
-        zone_id: machine.zone_id.clone(),
-        vpc_id: network.vpc_id.clone(),
-        vpc_cidr: network.vpc_cidr.clone(),
-        subnet_id: network.subnet_id.clone(),
-        subnet_cidr: network.subnet_cidr.clone(),
-        groups: network.groups.clone(),
-        public_ip: network.public_ip,
-        launch_index: u32::try_from(machine.instance.launch_index).unwrap_or(0),
-        monitoring: machine.instance.monitoring,
-        secondary_ips: network.secondary_ips.clone(),
-        interfaces: machine.more.iter().map(interface).collect(),
-        kept_volumes: {
-            let devices = machine.instance.devices.iter();
-            let kept = devices.filter(|device| !device.delete_on_termination);
-            kept.map(|device| device.volume_id.clone()).collect()
-        },
-    }
-}
-
-fn interface(network: &super::backend::Network) -> Interface {
-    let primary = network.private_ip.into_iter();
-    Interface {
-        interface_id: network.interface_id.clone(),
-        mac: network.mac.clone(),
-        device_index: u32::try_from(network.device_index).unwrap_or(0),
-        private_ips: primary
-            .chain(network.secondary_ips.iter().copied())
-            .collect(),
-        public_ip: network.public_ip,
-        subnet_id: network.subnet_id.clone(),
-        subnet_cidr: network.subnet_cidr.clone(),
-        groups: network.groups.clone(),
-    }
-}
-
-fn record(machine: &Machine, ami: &Ami) -> Result<Record> {
-    let instance = &machine.instance;
-    Ok(Record {
-        version: VERSION,
-        instance_id: instance.instance_id.clone(),
-        reservation_id: instance.reservation_id.clone(),
-        state: State::Pending,
-        state_reason: None,
-        keep: true,
-        launch_time: instance.launch_time.0,
-        image: Some(launch::image(ami)),
-        hardware: launch::hardware(&machine.kind)?,
-        system_uuid: ids::system_uuid(),
-        disks: disks(machine),
-        network: Network {
-            interface_id: machine.network.interface_id.clone(),
-            mac: machine.network.mac.clone(),
-            private_ip: machine.network.private_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
-            publish: Vec::new(),
-            uplink: crate::fabric::UplinkMode::Auto,
-        },
-        key: key(machine),
-        user_data: instance.user_data.clone(),
-        tags: instance.tags.clone(),
-        metadata: instance.metadata,
-        place: Some(place(machine)),
-    })
-}
-
-fn key(machine: &Machine) -> Option<KeyPair> {
-    let instance = &machine.instance;
-    Some(KeyPair {
-        name: instance.key_name.clone()?,
-        openssh: instance.public_key.clone()?,
-        identity: None,
-    })
-}
-
-/// What may have changed since the instance was last started.
-fn refresh(record: &mut Record, machine: &Machine) -> Result<()> {
-    record.hardware = launch::hardware(&machine.kind)?;
-    // A new type may have another instance store.
-    record.disks = disks(machine);
-    record.tags.clone_from(&machine.instance.tags);
-    record.metadata = machine.instance.metadata;
-    record.user_data.clone_from(&machine.instance.user_data);
-    record.place = Some(place(machine));
-    Ok(())
+    let record = machine_record::new(machine, launch::image(&ami))?;
+    launch::create(home, record, Some(&ami), WHO)
 }

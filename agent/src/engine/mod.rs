@@ -6,6 +6,7 @@
 
 mod backend;
 pub mod kvm;
+pub(crate) mod machine_record;
 mod networks;
 pub mod records;
 mod simulated;

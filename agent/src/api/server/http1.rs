@@ -99,6 +99,9 @@ async fn connection(
 async fn handle(request: Request<Incoming>, state: Arc<State>) -> Response<Full<Bytes>> {
     let request_id = uuid::Uuid::new_v4().to_string();
     let (head, body) = request.into_parts();
+    if let Some(response) = metadata(&head, &state).await {
+        return response.map(Full::new);
+    }
     let answer = match read(body, &state.config).await {
         Ok(body) => answer(head, body, state, request_id.clone()).await,
         Err(error) => Answer::error(&error, &request_id),
@@ -121,6 +124,17 @@ async fn handle(request: Request<Incoming>, state: Arc<State>) -> Response<Full<
         headers.insert("x-amzn-requestid", id);
     }
     response
+}
+
+/// The metadata service's answer, if the request is for it. It reads records and writes none.
+async fn metadata(head: &http::request::Parts, state: &Arc<State>) -> Option<Response<Bytes>> {
+    if !state.has_metadata(head) {
+        return None;
+    }
+    let (head, state) = (head.clone(), Arc::clone(state));
+    tokio::task::spawn_blocking(move || state.metadata(&head))
+        .await
+        .ok()?
 }
 
 /// Runs the request where it may block; a panic is a failure of this request alone.
