@@ -108,9 +108,11 @@ pub(super) fn instance(record: &Record, folder: &Path) -> Value {
         "BlockDeviceMappings",
         volumes()
             .map(|disk| {
+                let mut places = record.place.iter();
+                let kept = places.any(|place| place.kept_volumes.contains(&disk.id));
                 json!({
                     "DeviceName": disk.device,
-                    "Ebs": { "VolumeId": disk.id, "Status": "attached", "DeleteOnTermination": true },
+                    "Ebs": { "VolumeId": disk.id, "Status": "attached", "DeleteOnTermination": !kept },
                 })
             })
             .collect(),

@@ -356,3 +356,34 @@ fn make_private(root: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use cumulet_images::volume::{Volume, VolumeSpec};
+
+    use super::*;
+    use crate::state::record::tests::{sample, sample_place};
+
+    #[test]
+    fn a_volume_that_is_to_stay_outlives_its_instance() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(folder.path())).unwrap();
+        let (stays, goes) = (ids::new("vol"), ids::new("vol"));
+        let mut record = sample();
+        let mut place = sample_place();
+        place.kept_volumes = vec![stays.clone(), ids::new("vol")];
+        record.place = Some(place);
+        let dir = home.instance(&record.instance_id).unwrap();
+        let guard = home.guard().unwrap();
+        let held = dir.create(&guard, record, "a test").unwrap();
+        for volume in [&stays, &goes] {
+            Volume::create(&dir.file(volume), &VolumeSpec::blank(volume, 1 << 20)).unwrap();
+        }
+        held.save().unwrap();
+        drop(guard);
+        held.delete(&home).unwrap();
+        assert!(!dir.path().exists());
+        assert!(home.volumes().join(&stays).is_dir());
+        assert!(!home.volumes().join(&goes).exists());
+    }
+}

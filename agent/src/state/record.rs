@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::cloud::net;
 use crate::fabric::UplinkMode;
 use crate::size::Size;
 
@@ -390,8 +391,10 @@ impl Record {
     /// EC2's private DNS name, `ip-172-31-0-10.ec2.internal`.
     #[must_use]
     pub fn private_dns_name(&self) -> String {
-        let [a, b, c, d] = self.network.private_ip.octets();
-        format!("ip-{a}-{b}-{c}-{d}.ec2.internal")
+        // A run without the agent is in us-east-1.
+        let place = self.place.as_ref();
+        let region = place.map_or("us-east-1", |place| place.region.as_str());
+        net::private_dns_name(region, self.network.private_ip)
     }
 }
 
@@ -441,6 +444,26 @@ pub(crate) mod tests {
         }
     }
 
+    pub(crate) fn sample_place() -> Place {
+        Place {
+            account: "123456789012".into(),
+            region: "eu-west-1".into(),
+            zone: "eu-west-1a".into(),
+            zone_id: "euw1-az1".into(),
+            vpc_id: ids::new("vpc"),
+            vpc_cidr: "172.31.0.0/16".into(),
+            subnet_id: ids::new("subnet"),
+            subnet_cidr: "172.31.0.0/20".into(),
+            groups: Vec::new(),
+            public_ip: None,
+            launch_index: 0,
+            monitoring: false,
+            secondary_ips: Vec::new(),
+            interfaces: Vec::new(),
+            kept_volumes: Vec::new(),
+        }
+    }
+
     #[test]
     fn survives_json() {
         let record = sample();
@@ -453,5 +476,11 @@ pub(crate) mod tests {
         let record = sample();
         assert_eq!(record.disks[0].serial().len(), 20);
         assert_eq!(record.private_dns_name(), "ip-172-31-0-10.ec2.internal");
+        let record = Record {
+            place: Some(sample_place()),
+            ..record
+        };
+        let name = "ip-172-31-0-10.eu-west-1.compute.internal";
+        assert_eq!(record.private_dns_name(), name);
     }
 }
