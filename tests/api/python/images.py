@@ -45,6 +45,7 @@ def describe():
         filters(architecture=found["Architecture"], image_id=one),
         filters(state="available", image_id=one),
         filters(root_device_type="ebs", image_id=one),
+        filters(owner_alias="amazon", image_id=one),
     ]:
         equal([each["ImageId"] for each in ec2.describe_images(Filters=by)["Images"]], [one], by)
     assert ec2.describe_images(Owners=[found["OwnerId"]])["Images"], "not told by its owner's account"

@@ -104,7 +104,7 @@ pub(crate) fn run(args: &TestArgs, soak: bool) -> Result<()> {
         }
     }
     if wanted(Step::Api) {
-        match api::run(&log, &args.file) {
+        match api::run(&log, &args.file, soak) {
             Ok(api) => tally += api,
             Err(error) => broken.push(error),
         }

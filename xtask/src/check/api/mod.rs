@@ -23,6 +23,8 @@ const GUARD: Duration = Duration::from_secs(900);
 enum Language {
     Python,
     JavaScript,
+    /// Python in the environment of Ansible, which is large: in `soak` only.
+    Ansible,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -34,7 +36,7 @@ struct Script {
 }
 
 /// Runs api-lint, then every script whose name contains one of `wanted` (all when there is none).
-pub(super) fn run(log: &Log, wanted: &[String]) -> Result<Tally> {
+pub(super) fn run(log: &Log, wanted: &[String], soak: bool) -> Result<Tally> {
     let mut tally = Tally::default();
     log.say("api-lint");
     match api_lint::run(&api_lint::LintArgs::default()) {
@@ -45,6 +47,7 @@ pub(super) fn run(log: &Log, wanted: &[String]) -> Result<Tally> {
         }
     }
     let mut scripts = scripts(&python::scripts()?)?;
+    scripts.retain(|script| soak || script.language != Language::Ansible);
     let wanted = |script: &Script| {
         wanted.is_empty()
             || wanted
@@ -65,6 +68,7 @@ pub(super) fn run(log: &Log, wanted: &[String]) -> Result<Tally> {
         let mut command = match script.language {
             Language::Python => Command::new(&python),
             Language::JavaScript => Command::new("node"),
+            Language::Ansible => Command::new(python::environment("ansible/requirements.txt")?),
         };
         command
             .arg(&script.path)
@@ -95,6 +99,7 @@ fn scripts(folder: &Path) -> Result<Vec<Script>> {
     for (below, extension, language) in [
         ("python", "py", Language::Python),
         ("js", "mjs", Language::JavaScript),
+        ("ansible", "py", Language::Ansible),
     ] {
         let folder = folder.join(below);
         for found in
@@ -207,6 +212,8 @@ mod tests {
             "python/requirements.txt",
             "js/harness.mjs",
             "js/core.mjs",
+            "ansible/play.py",
+            "ansible/play.yml",
         ] {
             let path = folder.path().join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -214,6 +221,6 @@ mod tests {
         }
         let scripts = scripts(folder.path()).unwrap();
         let names: Vec<_> = scripts.iter().map(|script| script.name.as_str()).collect();
-        assert_eq!(names, ["js/core", "python/vpcs"]);
+        assert_eq!(names, ["ansible/play", "js/core", "python/vpcs"]);
     }
 }

@@ -173,6 +173,7 @@ fn values(image: &Image, filter: &str) -> Values {
         "is-public" => one(image.public.to_string()),
         "manifest-location" => one(&image.image_location),
         "name" => one(&image.name),
+        "owner-alias" => maybe(image.owner_alias.as_ref()),
         "owner-id" => one(&image.owner_id),
         "platform-details" => one(&image.platform_details),
         "root-device-name" => one(&image.root_device_name),
@@ -186,7 +187,6 @@ fn values(image: &Image, filter: &str) -> Values {
         | "image-allowed"
         | "imds-support"
         | "kernel-id"
-        | "owner-alias"
         | "platform"
         | "product-code"
         | "product-code.type"
