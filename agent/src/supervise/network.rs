@@ -1,8 +1,10 @@
 //! The instance's network: one of its own with a metadata service, or its place in a VPC of the agent's.
 
+use std::fs::File;
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use cumulet_imds::Keys;
 use cumulet_imds::server;
@@ -19,6 +21,11 @@ use crate::fabric::{
 use crate::router::Client;
 use crate::state::Home;
 use crate::state::record::{Place, Record};
+
+/// How long the VPCs' router may be away.
+const REPLACED: Duration = Duration::from_secs(20);
+/// How often it is looked whether it is back.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The process has left the host's network.
 pub(super) enum Left {
@@ -41,8 +48,7 @@ pub(super) fn leave_host(home: &Home, record: &Record) -> Result<Left> {
         .collect();
     match &record.place {
         Some(place) => {
-            let mut router = Client::connect(home)?;
-            let (user, net) = router.find(&place.vpc_id)?;
+            let (router, user, net) = find(home, &place.vpc_id)?;
             let joined = fabric::join(&user, &net, &publish).map_err(|error| translate(&error))?;
             Ok(Left::Vpc(joined, router))
         }
@@ -52,6 +58,24 @@ pub(super) fn leave_host(home: &Home, record: &Record) -> Result<Left> {
         })
         .map(Left::Own)
         .map_err(|error| translate(&error)),
+    }
+}
+
+/// The VPC's network. A router that was killed just now is replaced by the agent within seconds.
+fn find(home: &Home, vpc: &str) -> Result<(Client, File, File)> {
+    let limit = Instant::now() + REPLACED;
+    loop {
+        let found = Client::connect(home).and_then(|mut router| {
+            let (user, net) = router.find(vpc)?;
+            Ok((router, user, net))
+        });
+        match found {
+            Err(error) if Instant::now() < limit => {
+                tracing::warn!(%error, "waits for the network of the VPC");
+                std::thread::sleep(LOOK);
+            }
+            found => return found,
+        }
     }
 }
 
