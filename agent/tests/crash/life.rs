@@ -117,6 +117,9 @@ impl World {
             "cloud.sqlite-shm",
             "cloud.sqlite-wal",
             "credentials.json",
+            "imds/identity-certificate.pem",
+            "imds/identity-key.pem",
+            "imds/token-secret",
             "serve.lock",
         ];
         let files = self.home.files();
