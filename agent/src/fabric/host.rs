@@ -59,8 +59,15 @@ pub(super) enum Request {
     /// Make a veth pair through which this host reaches public addresses; with the request comes the router's network
     /// namespace. `EEXIST` when the slot is taken.
     Reach(Slot),
-    /// Lead these addresses, and no others, through the pair of this slot.
-    Lead(Slot, Vec<Ipv4Addr>),
+    /// Lead addresses through the pair of this slot, or no longer.
+    Lead {
+        /// Which pair.
+        slot: Slot,
+        /// Those that are to be led.
+        new: Vec<Ipv4Addr>,
+        /// Those that are not any more.
+        gone: Vec<Ipv4Addr>,
+    },
 }
 
 /// The host side's answer.
@@ -183,9 +190,9 @@ impl HostSide {
         }
     }
 
-    /// Leads these addresses through the pair of this slot.
-    pub(super) fn lead(&self, slot: Slot, addresses: Vec<Ipv4Addr>) -> Result<()> {
-        match self.call(&Request::Lead(slot, addresses), &[])? {
+    /// Leads the new addresses through the pair of this slot, and those that are gone no longer.
+    pub(super) fn lead(&self, slot: Slot, new: Vec<Ipv4Addr>, gone: Vec<Ipv4Addr>) -> Result<()> {
+        match self.call(&Request::Lead { slot, new, gone }, &[])? {
             (Reply::Done, _) => Ok(()),
             (reply, _) => Err(failed(&reply)),
         }

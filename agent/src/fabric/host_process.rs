@@ -148,8 +148,8 @@ fn answer(request: Request, fds: Vec<OwnedFd>) -> Result<Option<OwnedFd>, Refuse
             veth::reach(slot, &netns)?;
             Ok(None)
         }
-        Request::Lead(slot, addresses) => {
-            veth::lead(slot, &addresses)?;
+        Request::Lead { slot, new, gone } => {
+            veth::lead(slot, &new, &gone)?;
             Ok(None)
         }
         Request::Spawn { command, as_nobody } => Ok(Some(spawn(&command, as_nobody, fds)?)),

@@ -93,25 +93,19 @@ impl Fabric {
         let network = config.network();
         let published = entered.published();
         let host = Arc::new(entered.host);
-        let (sender, uplink) = watch::channel(UplinkState::Starting);
         let net = entered
             .namespaces
             .net
             .try_clone()
             .map_err(FabricError::io("copy a descriptor"))?;
         vpc::prepare(&net, &network)?;
+        let mut tasks = JoinSet::new();
+        let uplink = uplink::spawn(&mut tasks, &host, entered.namespaces, entered.uplink);
         let vpc = Vpc::start(net, network, Arc::clone(&host), uplink.clone()).await?;
         let links = Links::connect()?;
-        let mut tasks = JoinSet::new();
         for listening in entered.published {
             publish::spawn(&mut tasks, listening)?;
         }
-        tasks.spawn(uplink::run(
-            Arc::clone(&host),
-            entered.namespaces,
-            entered.uplink,
-            sender,
-        ));
         Ok(Self {
             config,
             host,

@@ -59,14 +59,8 @@ impl Shared {
         } else {
             None
         };
-        let (sender, uplink) = watch::channel(UplinkState::Starting);
         let mut tasks = JoinSet::new();
-        tasks.spawn(uplink::run(
-            Arc::clone(&host),
-            entered.namespaces,
-            entered.uplink,
-            sender,
-        ));
+        let uplink = uplink::spawn(&mut tasks, &host, entered.namespaces, entered.uplink);
         Ok(Self {
             host,
             links,
@@ -119,14 +113,18 @@ impl Shared {
                 wire::lead(&self.links, *ip, name).await?;
             }
         }
-        for ip in self.public.keys().filter(|ip| !public.contains_key(ip)) {
+        let new = public.keys().filter(|ip| !self.public.contains_key(ip));
+        let new: Vec<Ipv4Addr> = new.copied().collect();
+        let gone = self.public.keys().filter(|ip| !public.contains_key(ip));
+        let gone: Vec<Ipv4Addr> = gone.copied().collect();
+        for ip in &gone {
             wire::unlead(&self.links, *ip).await;
         }
-        if let Some(slot) = self.reach.filter(|_| public != self.public) {
-            let led = self.host.lead(slot, public.keys().copied().collect());
-            if let Err(error) = led {
-                tracing::warn!(%error, "this host does not reach all public addresses");
-            }
+        if let Some(slot) = self.reach
+            && !(new.is_empty() && gone.is_empty())
+            && let Err(error) = self.host.lead(slot, new, gone)
+        {
+            tracing::warn!(%error, "this host does not reach all public addresses");
         }
         self.public = public;
         failed.map_or(Ok(()), Err)

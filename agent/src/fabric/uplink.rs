@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::UPLINK;
@@ -43,8 +44,19 @@ pub enum UplinkState {
     Down(String),
 }
 
-/// Makes the uplink in the background and watches over it.
-pub(super) async fn run(
+/// Makes the uplink in the background and watches over it; how it stands is what is returned.
+pub(super) fn spawn(
+    tasks: &mut JoinSet<()>,
+    host: &Arc<HostSide>,
+    namespaces: Namespaces,
+    mode: UplinkMode,
+) -> watch::Receiver<UplinkState> {
+    let (sender, state) = watch::channel(UplinkState::Starting);
+    tasks.spawn(run(Arc::clone(host), namespaces, mode, sender));
+    state
+}
+
+async fn run(
     host: Arc<HostSide>,
     namespaces: Namespaces,
     mode: UplinkMode,

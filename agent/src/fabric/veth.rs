@@ -14,11 +14,12 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
 use serde::{Deserialize, Serialize};
 
 use super::UPLINK;
+use super::error::FabricError;
+use super::links::Links;
 use super::tools::NFT;
 
 /// How many fabrics with a veth fit on one host.
@@ -89,6 +90,15 @@ pub(super) enum Refused {
     Message(String),
 }
 
+impl From<FabricError> for Refused {
+    fn from(error: FabricError) -> Self {
+        Self::Message(match std::error::Error::source(&error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        })
+    }
+}
+
 /// Makes the pair, moves one end into the namespace and sets the rules. Runs in the host side.
 /// Returns a pipe that ends when the rules do.
 pub(super) fn build(slot: Slot, netns: &OwnedFd) -> Result<OwnedFd, Refused> {
@@ -122,67 +132,32 @@ fn runtime() -> Result<tokio::runtime::Runtime, Refused> {
 pub(super) fn reach(slot: Slot, netns: &OwnedFd) -> Result<(), Refused> {
     runtime()?.block_on(async {
         pair(slot, netns, REACH).await?;
-        let failed = |error: rtnetlink::Error| {
-            Refused::Message(format!("cannot give {} its address: {error}", slot.name()))
-        };
-        let (connection, handle, _) =
-            new_connection().map_err(|error| Refused::Message(error.to_string()))?;
-        tokio::spawn(connection);
-        let index = index(&handle, &slot.name()).await.map_err(failed)?;
-        let request = handle.address().add(index, IpAddr::V4(HOST_PUBLIC), 32);
-        request.execute().await.map_err(failed)
+        let (links, name) = (Links::connect()?, slot.name());
+        let index = links.index(&name).await?;
+        Ok(links.add_address(index, &name, HOST_PUBLIC, 32).await?)
     })
 }
 
-/// Leads these addresses, and no others, through the pair.
-pub(super) fn lead(slot: Slot, addresses: &[Ipv4Addr]) -> Result<(), Refused> {
-    let done = async {
-        let (connection, handle, _) = new_connection()?;
-        tokio::spawn(connection);
-        let index = index(&handle, &slot.name())
-            .await
-            .map_err(io::Error::other)?;
-        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let mut routes = handle.route().get(all).execute();
-        let mut old = Vec::new();
-        while let Some(route) = routes.try_next().await.map_err(io::Error::other)? {
-            let ours = route.attributes.contains(&RouteAttribute::Oif(index));
-            let to = route
-                .attributes
-                .iter()
-                .find_map(|attribute| match attribute {
-                    RouteAttribute::Destination(RouteAddress::Inet(to)) => Some(*to),
-                    _ => None,
-                });
-            let gateway = RouteAttribute::Gateway(RouteAddress::Inet(slot.inside()));
-            let led = ours && route.attributes.contains(&gateway);
-            if led && to.is_some_and(|to| !addresses.contains(&to)) {
-                old.push(route);
-            }
-        }
-        for route in old {
-            handle
-                .route()
-                .del(route)
-                .execute()
-                .await
-                .map_err(io::Error::other)?;
-        }
-        for address in addresses {
-            let route = RouteMessageBuilder::<Ipv4Addr>::new()
+/// Leads the new addresses through the pair, and those that are gone no longer.
+pub(super) fn lead(slot: Slot, new: &[Ipv4Addr], gone: &[Ipv4Addr]) -> Result<(), Refused> {
+    runtime()?.block_on(async {
+        let links = Links::connect()?;
+        let index = links.index(&slot.name()).await?;
+        let route = |address: &Ipv4Addr| {
+            RouteMessageBuilder::<Ipv4Addr>::new()
                 .destination_prefix(*address, 32)
                 .output_interface(index)
                 .gateway(slot.inside())
-                .pref_source(HOST_PUBLIC)
-                .build();
-            let put = handle.route().add(route).replace().execute().await;
-            put.map_err(io::Error::other)?;
+        };
+        for address in gone {
+            links.forget(route(address).build()).await;
+        }
+        for address in new {
+            let route = route(address).pref_source(HOST_PUBLIC).build();
+            links.put(route, &format!("lead to {address}")).await?;
         }
         Ok(())
-    };
-    runtime()?
-        .block_on(done)
-        .map_err(|error: io::Error| Refused::Message(error.to_string()))
+    })
 }
 
 async fn pair(slot: Slot, netns: &OwnedFd, inner: &str) -> Result<(), Refused> {

@@ -1,9 +1,8 @@
 //! The wire between a VPC's network and the one that all VPCs share: the place of the internet gateway.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rtnetlink::packet_route::neighbour::NeighbourState;
 use rtnetlink::{LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::config::MacAddr;
@@ -65,17 +64,7 @@ async fn end(
         .change(message.build(), &format!("set up {name}"))
         .await?;
     links.add_address(index, name, own.0, 32).await?;
-    let neighbour = links
-        .handle()
-        .neighbours()
-        .add(index, IpAddr::V4(other.0))
-        .link_layer_address(&other.1.0)
-        .state(NeighbourState::Permanent)
-        .replace();
-    neighbour
-        .execute()
-        .await
-        .map_err(FabricError::netlink(format!("add neighbour {}", other.0)))
+    links.fix_neighbour(index, other.0, other.1).await
 }
 
 /// Leads packets for a public address to the wire of its VPC.
@@ -94,6 +83,5 @@ pub(super) async fn unlead(links: &Links, public: Ipv4Addr) {
     let route = RouteMessageBuilder::<Ipv4Addr>::new()
         .destination_prefix(public, 32)
         .build();
-    // It may have gone with its wire.
-    let _ = links.handle().route().del(route).execute().await;
+    links.forget(route).await;
 }

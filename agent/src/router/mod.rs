@@ -19,6 +19,7 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ use cumulet_imds::{Keys, server};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 
 pub use client::Client;
 
@@ -185,7 +186,7 @@ struct Router {
     views: Views,
     keys: Arc<Keys>,
     /// Open connections.
-    clients: watch::Sender<usize>,
+    clients: AtomicUsize,
 }
 
 impl Prepared {
@@ -244,7 +245,7 @@ impl Prepared {
             shared: Mutex::new(shared),
             views: Views::default(),
             keys: Arc::new(keys),
-            clients: watch::channel(0).0,
+            clients: AtomicUsize::new(0),
         };
         Ok((Arc::new(router), listener))
     }
@@ -256,11 +257,11 @@ async fn accept(router: Arc<Router>, listener: UnixListener) {
             Ok((stream, _)) => {
                 let router = Arc::clone(&router);
                 tokio::spawn(async move {
-                    router.clients.send_modify(|count| *count += 1);
+                    router.clients.fetch_add(1, Ordering::Relaxed);
                     if let Err(error) = router.converse(stream).await {
                         tracing::debug!(%error, "a client went away");
                     }
-                    router.clients.send_modify(|count| *count -= 1);
+                    router.clients.fetch_sub(1, Ordering::Relaxed);
                 });
             }
             Err(error) => {
@@ -382,7 +383,7 @@ impl Router {
         while idle < 2 {
             tokio::time::sleep(LOOK).await;
             let used = self.shared.lock().await.in_use().await;
-            let needed = *self.clients.borrow() > 0 || used.unwrap_or(true);
+            let needed = self.clients.load(Ordering::Relaxed) > 0 || used.unwrap_or(true);
             idle = if needed { 0 } else { idle + 1 };
         }
     }

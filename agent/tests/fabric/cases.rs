@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 
-use cumulet_agent::fabric::{EnterConfig, Fabric, IMDS_ADDRESS, UplinkMode, enter};
+use cumulet_agent::fabric::{EnterConfig, Entered, Fabric, IMDS_ADDRESS, UplinkMode, enter};
 use tokio::io::AsyncWriteExt;
 
 use crate::guest::{Guest, config, ip};
@@ -18,16 +18,24 @@ pub(crate) fn on_fabric<F: Future<Output = ()>>(
     ports: u8,
     test: impl FnOnce(Fabric) -> F,
 ) {
+    inside(enter_config, async |entered| {
+        let fabric = Fabric::start(entered, config(ports)).await.expect("start");
+        test(fabric).await;
+    });
+}
+
+/// Enters and runs the test on a runtime inside.
+pub(crate) fn inside<F: Future<Output = ()>>(
+    enter_config: &EnterConfig,
+    test: impl FnOnce(Entered) -> F,
+) {
     let entered = enter(enter_config).expect("enter");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("runtime");
-    runtime.block_on(async {
-        let fabric = Fabric::start(entered, config(ports)).await.expect("start");
-        test(fabric).await;
-    });
+    runtime.block_on(test(entered));
     runtime.shutdown_background();
 }
 

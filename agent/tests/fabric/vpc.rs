@@ -10,11 +10,11 @@ use std::time::Duration;
 use cumulet_agent::fabric::network::{
     Network, Options, Outside, Peer, Port, Route, Rule, Subnet, Target, Traffic,
 };
-use cumulet_agent::fabric::{MacAddr, Shared, enter, private_hostname};
+use cumulet_agent::fabric::{MacAddr, Shared, private_hostname};
 use ipnet::Ipv4Net;
 use nix::sched::{CloneFlags, setns};
 
-use crate::cases::closed;
+use crate::cases::{closed, inside};
 use crate::guest::{Guest, make_tap};
 use crate::outer::sh;
 
@@ -23,17 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Enters, starts the shared network and runs the test on it.
 fn on_shared<F: Future<Output = ()>>(test: impl FnOnce(Shared) -> F) {
-    let entered = enter(&closed()).expect("enter");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("runtime");
-    runtime.block_on(async {
+    inside(&closed(), async |entered| {
         let shared = Shared::start(entered).await.expect("start");
         test(shared).await;
     });
-    runtime.shutdown_background();
 }
 
 fn net(text: &str) -> Ipv4Net {

@@ -75,19 +75,26 @@ impl Links {
             deleted.map_err(FabricError::netlink("remove a neighbour"))?;
         }
         for (bridge, ip, mac) in wanted {
-            let added = self
-                .handle
-                .neighbours()
-                .add(bridge, IpAddr::V4(ip))
-                .link_layer_address(&mac.0)
-                .state(NeighbourState::Permanent)
-                .replace();
-            added
-                .execute()
-                .await
-                .map_err(FabricError::netlink(format!("add neighbour {ip}")))?;
+            self.fix_neighbour(bridge, ip, mac).await?;
         }
         Ok(())
+    }
+
+    /// A fixed ARP entry.
+    pub(in crate::fabric) async fn fix_neighbour(
+        &self,
+        link: u32,
+        ip: Ipv4Addr,
+        mac: MacAddr,
+    ) -> Result<()> {
+        let neighbours = self.handle.neighbours();
+        let fixed = neighbours
+            .add(link, IpAddr::V4(ip))
+            .link_layer_address(&mac.0)
+            .state(NeighbourState::Permanent)
+            .replace();
+        let added = fixed.execute().await;
+        added.map_err(FabricError::netlink(format!("add neighbour {ip}")))
     }
 
     /// Each subnet's routing table, which packets from its bridge use.
@@ -180,6 +187,11 @@ impl Links {
         put.map_err(FabricError::netlink(action))
     }
 
+    /// Removes a route, which may have gone with its link just now.
+    pub(in crate::fabric) async fn forget(&self, route: RouteMessage) {
+        let _ = self.handle.route().del(route).execute().await;
+    }
+
     /// The routes of our tables, by table.
     async fn tables(&self) -> Result<HashMap<u32, Vec<RouteMessage>>> {
         let mut routes = self
@@ -245,8 +257,7 @@ impl Links {
                 continue;
             }
             for route in routes {
-                // Those over a link that is gone went with it, perhaps just now.
-                let _ = self.handle.route().del(route).execute().await;
+                self.forget(route).await;
             }
         }
         Ok(())
