@@ -315,7 +315,7 @@ pub struct Record {
 }
 
 /// Where an instance of the agent's is, in EC2's world.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// Account, 12 digits.
     pub account: String,
@@ -454,13 +454,7 @@ pub(crate) mod tests {
             vpc_cidr: "172.31.0.0/16".into(),
             subnet_id: ids::new("subnet"),
             subnet_cidr: "172.31.0.0/20".into(),
-            groups: Vec::new(),
-            public_ip: None,
-            launch_index: 0,
-            monitoring: false,
-            secondary_ips: Vec::new(),
-            interfaces: Vec::new(),
-            kept_volumes: Vec::new(),
+            ..Place::default()
         }
     }
 

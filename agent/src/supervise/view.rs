@@ -92,12 +92,7 @@ fn here() -> Place {
         subnet_id: SUBNET.to_owned(),
         subnet_cidr: SUBNET_CIDR.to_owned(),
         groups: vec![(GROUP.0.to_owned(), GROUP.1.to_owned())],
-        public_ip: None,
-        launch_index: 0,
-        monitoring: false,
-        secondary_ips: Vec::new(),
-        interfaces: Vec::new(),
-        kept_volumes: Vec::new(),
+        ..Place::default()
     }
 }
 

@@ -2,6 +2,7 @@
 //! and a VMM that only pretends.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -296,6 +297,20 @@ impl Done {
         serde_json::from_slice(&self.output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}{}", self.stdout(), self.stderr()))
     }
+}
+
+/// The first line that a long-running command prints, as JSON.
+#[track_caller]
+pub(crate) fn first_said(child: &mut Child) -> Value {
+    let mut line = String::new();
+    let out = child.stdout.as_mut().unwrap();
+    BufReader::new(out).read_line(&mut line).unwrap();
+    if line.is_empty() {
+        let mut error = String::new();
+        let _ = child.stderr.take().unwrap().read_to_string(&mut error);
+        panic!("it says nothing: {error}");
+    }
+    serde_json::from_str(&line).unwrap()
 }
 
 /// Waits until there is an answer.

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::common::{PATIENCE, World, finish, until};
+use super::common::{PATIENCE, World, finish, first_said, until};
 
 const ECHO: u16 = 7;
 const COUNT: u16 = 8;
@@ -27,17 +27,10 @@ impl Forwarder {
         let mut args = vec!["--output", "json", "forward", instance];
         args.extend(forwards.iter().map(String::as_str));
         let mut child = world.command(&args).spawn().unwrap();
-        let mut line = String::new();
-        let out = child.stdout.as_mut().unwrap();
-        BufReader::new(out).read_line(&mut line).unwrap();
-        if line.is_empty() {
-            let mut error = String::new();
-            let _ = child.stderr.take().unwrap().read_to_string(&mut error);
-            panic!("it does not forward: {error}");
-        }
+        let said = first_said(&mut child);
         Self {
             child: Some(child),
-            said: serde_json::from_str(&line).unwrap(),
+            said,
         }
     }
 

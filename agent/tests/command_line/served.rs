@@ -1,12 +1,12 @@
 //! Instances that the EC2 API launched, changed by the command line: through the server while one runs, and without one.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::common::{Killed, PATIENCE, World, until};
+use super::common::{Killed, PATIENCE, World, first_said, until};
 use super::signer::Signer;
 
 /// A running `cumulet serve` over pretended machines; killed when dropped, as by `kill -9`.
@@ -20,17 +20,10 @@ impl Serve {
         let args = "--output json serve --skip-doctor --listen 127.0.0.1:0";
         let args: Vec<&str> = args.split(' ').collect();
         let mut child = world.command(&args).spawn().unwrap();
-        let mut line = String::new();
-        let out = child.stdout.as_mut().unwrap();
-        BufReader::new(out).read_line(&mut line).unwrap();
-        if line.is_empty() {
-            let mut error = String::new();
-            let _ = child.stderr.take().unwrap().read_to_string(&mut error);
-            panic!("it does not serve: {error}");
-        }
+        let said = first_said(&mut child);
         Self {
             _child: Killed(child),
-            said: serde_json::from_str(&line).unwrap(),
+            said,
         }
     }
 

@@ -309,12 +309,7 @@ impl World {
     }
 
     fn associate(&mut self) -> Option<Op> {
-        let free = self
-            .model
-            .addresses
-            .iter()
-            .filter(|(_, one)| one.interface.is_none());
-        let allocation = free.map(|(id, _)| id.clone()).choose(&mut self.rng)?;
+        let allocation = self.free_address()?;
         let taken = |id: &&String| {
             let mut all = self.model.addresses.values();
             all.any(|one| one.interface.as_ref() == Some(*id))
@@ -341,13 +336,17 @@ impl World {
     }
 
     fn release(&mut self) -> Option<Op> {
+        let allocation = self.free_address()?;
+        Some(Op::Release { allocation })
+    }
+
+    fn free_address(&mut self) -> Option<String> {
         let free = self
             .model
             .addresses
             .iter()
             .filter(|(_, one)| one.interface.is_none());
-        let allocation = free.map(|(id, _)| id.clone()).choose(&mut self.rng)?;
-        Some(Op::Release { allocation })
+        free.map(|(id, _)| id.clone()).choose(&mut self.rng)
     }
 
     fn free_interface(&mut self) -> Option<String> {

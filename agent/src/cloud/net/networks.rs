@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use super::{
-    NetworkInterface, Peer, RouteTarget, SecurityGroupRule, Traffic, Vpc, elastic_of,
-    private_domain, route_table_of,
+    NetworkInterface, Peer, RouteTarget, SecurityGroupRule, Traffic, Vpc, private_domain,
+    public_address_at, route_table_of,
 };
 use crate::cloud::Region;
 use crate::fabric::network::{
@@ -81,11 +81,6 @@ fn network(region: &Region, vpc: &Vpc, enis: &[&NetworkInterface]) -> Network {
 }
 
 fn port(region: &Region, eni: &NetworkInterface, public: bool) -> Port {
-    let address = |private: Ipv4Addr| {
-        let elastic = elastic_of(region, &eni.network_interface_id, private);
-        let own = eni.public_ip.filter(|_| private == eni.private_ip);
-        elastic.map(|elastic| elastic.public_ip).or(own)
-    };
     let instance = eni.attachment.as_ref().map(|one| one.instance_id.clone());
     let by_name = region
         .subnets
@@ -99,8 +94,10 @@ fn port(region: &Region, eni: &NetworkInterface, public: bool) -> Port {
         ip: eni.private_ip,
         more: eni.secondary_ips.clone(),
         public: if public {
-            let pairs = eni.private_ips().map(|ip| Some((ip, address(ip)?)));
-            pairs.flatten().collect()
+            let pairs = eni
+                .private_ips()
+                .filter_map(|ip| Some((ip, public_address_at(region, eni, ip)?)));
+            pairs.collect()
         } else {
             Vec::new()
         },

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use rand::Rng;
 
+use super::NetworkInterface;
 use crate::api::ApiError;
 use crate::cloud::Region;
 
@@ -138,10 +139,21 @@ pub fn release_public(region: &mut Region, eni_id: &str) {
 #[must_use]
 pub fn public_address_of(region: &Region, eni_id: &str) -> Option<Ipv4Addr> {
     let interface = region.interfaces.get(eni_id)?;
-    let elastic = elastic_of(region, eni_id, interface.private_ip);
-    elastic
-        .map(|address| address.public_ip)
-        .or(interface.public_ip)
+    public_address_at(region, interface, interface.private_ip)
+}
+
+/// The public address of one of an interface's private addresses; only the primary one has an auto-assigned one.
+#[must_use]
+pub fn public_address_at(
+    region: &Region,
+    interface: &NetworkInterface,
+    private_ip: Ipv4Addr,
+) -> Option<Ipv4Addr> {
+    let own = interface
+        .public_ip
+        .filter(|_| private_ip == interface.private_ip);
+    let elastic = elastic_of(region, &interface.network_interface_id, private_ip);
+    elastic.map(|address| address.public_ip).or(own)
 }
 
 /// The Elastic IP of one of an interface's private addresses.
