@@ -19,6 +19,11 @@ impl Guest {
         Ok(Self(running))
     }
 
+    /// Process id of its VMM.
+    pub(super) fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+
     /// Sends a command and gives the guest's answer.
     pub(super) fn ask(&mut self, command: &Value) -> Result<Value> {
         self.0.send(&command.to_string())?;
@@ -168,6 +173,8 @@ pub(super) fn qemu(
     .map(String::from)
     .to_vec();
     argv.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(String::from));
+    // Its threads have names of their own in what the benchmarks print.
+    argv.extend(["-name", "qemu,debug-threads=on"].map(String::from));
     argv.extend(["-display", "none", "-serial", "stdio"].map(String::from));
     argv.extend(["-m".into(), memory_mib.to_string()]);
     argv.extend(["-kernel".into(), kernel.display().to_string()]);

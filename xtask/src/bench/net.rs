@@ -1,5 +1,6 @@
 //! `bench net`: TCP between guest and host by iperf3, through ours and QEMU's virtio-net.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -7,6 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::guest::{Contender, Guest, Machine};
+use super::probe::{CpuTime, cpu_times};
 use super::table::{Table, compare, median};
 use crate::payload::cpio::Archive;
 
@@ -58,7 +60,7 @@ impl Drop for Server {
 /// Runs all contenders in turn and gives the table (MiB/s).
 pub(super) fn measure(dir: &Path, machine: &mut Machine, rounds: usize) -> Result<Table> {
     machine.initrd = with_iperf3(dir, &machine.initrd)?;
-    let _server = Server(
+    let server = Server(
         Command::new("iperf3")
             .arg("-s")
             .stdout(Stdio::null())
@@ -106,8 +108,12 @@ pub(super) fn measure(dir: &Path, machine: &mut Machine, rounds: usize) -> Resul
             let mut line = format!("bench net: round {round}, reverse {reverse}:");
             for ((contender, tap), rates) in contenders.iter_mut().zip(&taps).zip(row) {
                 let host = format!("{}.1", tap.subnet);
-                let rate = contender.measure(|guest| iperf3(guest, &host, reverse))?;
-                line.push_str(&format!(" {} {rate:.0} MiB/s", contender.name()));
+                let (rate, cpu) = contender.measure(|guest| {
+                    let before = busy(guest, &server)?;
+                    let rate = iperf3(guest, &host, reverse)?;
+                    Ok((rate, since(&before, &busy(guest, &server)?)))
+                })?;
+                line.push_str(&format!(" {} {rate:.0} MiB/s ({cpu});", contender.name()));
                 if round > 0 {
                     rates.push(rate);
                 }
@@ -126,6 +132,28 @@ pub(super) fn measure(dir: &Path, machine: &mut Machine, rounds: usize) -> Resul
         ]);
     }
     Ok(table)
+}
+
+/// CPU time so far of whoever takes part, by thread.
+fn busy(guest: &Guest, server: &Server) -> Result<BTreeMap<String, CpuTime>> {
+    let mut times = cpu_times(guest.pid())?;
+    times.extend(cpu_times(server.0.id())?);
+    Ok(times)
+}
+
+/// What was used between two looks: each busy thread's milliseconds in user mode, kernel and guest.
+fn since(before: &BTreeMap<String, CpuTime>, after: &BTreeMap<String, CpuTime>) -> String {
+    let mut busy = Vec::new();
+    for (name, after) in after {
+        let before = before.get(name).copied().unwrap_or_default();
+        let user = after.user.saturating_sub(before.user);
+        let kernel = after.kernel.saturating_sub(before.kernel);
+        let guest = after.guest.saturating_sub(before.guest);
+        if user + kernel + guest > 0 {
+            busy.push(format!("{name} {user}+{kernel}+{guest} ms"));
+        }
+    }
+    busy.join(", ")
 }
 
 /// The guest's one network interface.

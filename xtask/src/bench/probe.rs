@@ -2,6 +2,7 @@
 //!
 //! Everything here runs inside the (emulated) KVM host, as root.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -111,6 +112,40 @@ impl Running {
         self.child.id()
     }
 }
+
+/// CPU time of a process's threads by name: in the host's user mode, in its kernel, and in guest mode. Threads of
+/// one name are added up.
+pub(crate) fn cpu_times(pid: u32) -> Result<BTreeMap<String, CpuTime>> {
+    let mut times: BTreeMap<String, CpuTime> = BTreeMap::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = fs::read_to_string(task?.path().join("stat"))?;
+        let (head, rest) = stat.rsplit_once(')').context("a stat without a name")?;
+        let (_, name) = head.split_once('(').context("a stat without a name")?;
+        let fields: Vec<_> = rest.split_whitespace().collect();
+        // proc(5) counts from 1, and the third field comes first here.
+        let field = |number: usize| -> Result<u64> {
+            let ticks: u64 = fields.get(number - 3).context("a short stat")?.parse()?;
+            Ok(ticks * TICK_MS)
+        };
+        let (user, guest) = (field(14)?, field(43)?);
+        let time = times.entry(name.to_owned()).or_default();
+        time.user += user.saturating_sub(guest);
+        time.kernel += field(15)?;
+        time.guest += guest;
+    }
+    Ok(times)
+}
+
+/// Milliseconds of CPU time.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct CpuTime {
+    pub(crate) user: u64,
+    pub(crate) kernel: u64,
+    pub(crate) guest: u64,
+}
+
+/// Linux tells user space of ticks of 10 ms.
+const TICK_MS: u64 = 10;
 
 impl Drop for Running {
     fn drop(&mut self) {
