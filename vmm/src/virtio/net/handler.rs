@@ -28,6 +28,9 @@ const MAX_FRAME_BYTES: u64 = 65565;
 /// Frames received before others get their turn.
 const RECEIVE_BUDGET: u32 = 128;
 
+/// Bytes sent before the guest hears of it, though there is more to send.
+const SENT_AT_ONCE: u64 = 32 << 10;
+
 /// Offset of `num_buffers` in the header.
 const NUM_BUFFERS: u64 = 10;
 
@@ -286,8 +289,12 @@ impl NetHandler {
     /// After frames were sent, what the tap has by then (acknowledgements, as a rule) goes to the guest before the queue is
     /// looked at again, and only a queue that was found empty wants to be notified: meanwhile a busy guest adds frames
     /// without leaving guest mode for a notification.
+    ///
+    /// The guest hears of what was sent while more is being sent: its TCP has only a few frames under way in the device
+    /// and prepares the next ones when it hears of these.
     fn transmit(&mut self) -> Result<(), GuestFault> {
         let mut budget = self.transmit.size();
+        let mut untold = 0;
         self.transmit.silence()?;
         loop {
             let before = budget;
@@ -301,6 +308,11 @@ impl NetHandler {
                     return self.transmit.announce();
                 }
                 self.transmit.push(self.chain.head, 0)?;
+                untold += total_len(&self.chain.readable);
+                if untold >= SENT_AT_ONCE {
+                    self.transmit.announce()?;
+                    untold = 0;
+                }
             }
             if budget == 0 {
                 self.transmit.kick_again();

@@ -147,6 +147,22 @@ fn frames_go_out_as_they_are() {
 }
 
 #[test]
+fn the_guest_hears_of_large_frames_while_more_are_sent() {
+    const EVENT_IDX: u64 = 1 << 29;
+    for (len, interrupts) in [(40_000, 3), (1526, 1)] {
+        let mut bench = Bench::new(EVENT_IDX);
+        let memory = bench.machine.memory.clone();
+        for _ in 0..3 {
+            bench.rings[TX].add(&memory, &[(BUFFERS, len, false)]);
+        }
+        bench.machine.kick(1);
+        bench.machine.run();
+        assert_eq!(bench.metric("tx_frames"), 3);
+        assert_eq!(bench.machine.interrupts(1), interrupts, "{len} bytes");
+    }
+}
+
+#[test]
 fn frames_are_spread_over_mergeable_buffers() {
     // Few buffers: read aside and copied. Many: read straight into them.
     for posted in [10, 100] {
