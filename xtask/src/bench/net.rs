@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::guest::{Contender, Guest, Machine};
-use super::probe::{CpuTime, cpu_times};
+use super::probe::{CpuTime, cpu_times, kvm_count};
 use super::table::{Table, compare, median};
 use crate::payload::cpio::Archive;
 
@@ -108,12 +108,15 @@ pub(super) fn measure(dir: &Path, machine: &mut Machine, rounds: usize) -> Resul
             let mut line = format!("bench net: round {round}, reverse {reverse}:");
             for ((contender, tap), rates) in contenders.iter_mut().zip(&taps).zip(row) {
                 let host = format!("{}.1", tap.subnet);
-                let (rate, cpu) = contender.measure(|guest| {
-                    let before = busy(guest, &server)?;
+                let (rate, counts) = contender.measure(|guest| {
+                    let before = Counts::now(guest, &server)?;
                     let rate = iperf3(guest, &host, reverse)?;
-                    Ok((rate, since(&before, &busy(guest, &server)?)))
+                    Ok((rate, Counts::now(guest, &server)?.since(&before)))
                 })?;
-                line.push_str(&format!(" {} {rate:.0} MiB/s ({cpu});", contender.name()));
+                line.push_str(&format!(
+                    " {} {rate:.0} MiB/s ({counts});",
+                    contender.name()
+                ));
                 if round > 0 {
                     rates.push(rate);
                 }
@@ -134,26 +137,62 @@ pub(super) fn measure(dir: &Path, machine: &mut Machine, rounds: usize) -> Resul
     Ok(table)
 }
 
-/// CPU time so far of whoever takes part, by thread.
-fn busy(guest: &Guest, server: &Server) -> Result<BTreeMap<String, CpuTime>> {
-    let mut times = cpu_times(guest.pid())?;
-    times.extend(cpu_times(server.0.id())?);
-    Ok(times)
+/// What a transfer is made of, counted until now.
+struct Counts {
+    /// By thread of the VMM and the server.
+    cpu: BTreeMap<String, CpuTime>,
+    /// KVM's, by name.
+    kvm: [(&'static str, u64); 4],
+    /// Frames the guest sent and received.
+    frames: [u64; 2],
 }
 
-/// What was used between two looks: each busy thread's milliseconds in user mode, kernel and guest.
-fn since(before: &BTreeMap<String, CpuTime>, after: &BTreeMap<String, CpuTime>) -> String {
-    let mut busy = Vec::new();
-    for (name, after) in after {
-        let before = before.get(name).copied().unwrap_or_default();
-        let user = after.user.saturating_sub(before.user);
-        let kernel = after.kernel.saturating_sub(before.kernel);
-        let guest = after.guest.saturating_sub(before.guest);
-        if user + kernel + guest > 0 {
-            busy.push(format!("{name} {user}+{kernel}+{guest} ms"));
+impl Counts {
+    fn now(guest: &mut Guest, server: &Server) -> Result<Self> {
+        let mut cpu = cpu_times(guest.pid())?;
+        cpu.extend(cpu_times(server.0.id())?);
+        let mut kvm = [
+            ("exits", 0),
+            ("irq_injections", 0),
+            ("halt_exits", 0),
+            ("io_exits", 0),
+        ];
+        for (name, count) in &mut kvm {
+            *count = kvm_count(guest.pid(), name)?;
         }
+        let list = guest.ask(&json!({ "cmd": "net_list" }))?;
+        let of = |name: &str| {
+            list.as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|n| n[name].as_u64())
+                .sum()
+        };
+        Ok(Self {
+            cpu,
+            kvm,
+            frames: [of("tx_packets"), of("rx_packets")],
+        })
     }
-    busy.join(", ")
+
+    /// What came since `before`: frames, KVM's counts, each busy thread's milliseconds in user mode, kernel and guest.
+    fn since(&self, before: &Self) -> String {
+        let [sent, received] = [0, 1].map(|at| self.frames[at] - before.frames[at]);
+        let mut parts = vec![format!("frames {sent}/{received}")];
+        for ((name, after), (_, before)) in self.kvm.iter().zip(&before.kvm) {
+            parts.push(format!("{name} {}", after - before));
+        }
+        for (name, after) in &self.cpu {
+            let before = before.cpu.get(name).copied().unwrap_or_default();
+            let user = after.user.saturating_sub(before.user);
+            let kernel = after.kernel.saturating_sub(before.kernel);
+            let guest = after.guest.saturating_sub(before.guest);
+            if user + kernel + guest > 0 {
+                parts.push(format!("{name} {user}+{kernel}+{guest} ms"));
+            }
+        }
+        parts.join(", ")
+    }
 }
 
 /// The guest's one network interface.

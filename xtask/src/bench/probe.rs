@@ -173,8 +173,13 @@ pub(crate) fn boot_once(argv: &[String], ram_mib: u64, hang: Duration) -> Result
     })
 }
 
-/// VM exits of a process so far (KVM's own statistics in debugfs).
+/// VM exits of a process so far.
 pub(crate) fn exits(pid: u32) -> Result<u64> {
+    kvm_count(pid, "exits")
+}
+
+/// One of KVM's own statistics of a process's machines (debugfs).
+pub(crate) fn kvm_count(pid: u32, what: &str) -> Result<u64> {
     let root = Path::new("/sys/kernel/debug/kvm");
     if !root.exists() {
         // An error shows below, when the folder is still missing.
@@ -188,7 +193,7 @@ pub(crate) fn exits(pid: u32) -> Result<u64> {
     for entry in fs::read_dir(root).context("KVM statistics (debugfs) are not readable")? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(&prefix) {
-            sum += sum_of_file(&entry.path(), "exits")?;
+            sum += sum_of_file(&entry.path(), what)?;
             found = true;
         }
     }
