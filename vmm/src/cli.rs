@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use cumulet_vmm::config::{
-    BootConfig, ConsoleConfig, DiskConfig, DiskFormat, NetConfig, TapConfig, VmConfig,
+    BootConfig, ConsoleConfig, DiskConfig, DiskFormat, NetConfig, TapConfig, VhostMode, VmConfig,
 };
 
 /// Runs one virtual machine on KVM.
@@ -218,6 +218,7 @@ fn parse_tap(text: &str) -> Result<NetConfig> {
         tap: TapConfig::Name(name.to_owned()),
         mac: mac.to_owned(),
         mtu: None,
+        vhost: VhostMode::default(),
     })
 }
 

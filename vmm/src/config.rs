@@ -132,6 +132,23 @@ pub struct NetConfig {
     /// MTU offered to the guest (virtio 1.2 §5.1.3, `VIRTIO_NET_F_MTU`).
     #[serde(default)]
     pub mtu: Option<u16>,
+    /// Whether the host's kernel moves the frames.
+    #[serde(default)]
+    pub vhost: VhostMode,
+}
+
+/// Whether the host's kernel moves an interface's frames (vhost-net), or the VMM does. A driver that
+/// vhost-net cannot serve (no MSI-X, no checksum offload) is always served by the VMM.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VhostMode {
+    /// vhost-net if `/dev/vhost-net` can be opened.
+    #[default]
+    Auto,
+    /// The VMM.
+    Off,
+    /// vhost-net, or the machine does not start.
+    On,
 }
 
 /// Where a tap comes from.

@@ -106,6 +106,11 @@ pub trait PciDevice: Send {
     /// Writes to a BAR.
     fn bar_write(&mut self, bar: u8, offset: u64, data: &[u8]);
 
+    /// The machine is paused, or goes on: see [`crate::virtio::VirtioDevice::set_paused`].
+    fn set_paused(&mut self, paused: bool) {
+        let _ = paused;
+    }
+
     /// Machine reset: back to the state after construction; doorbells and routes removed, BAR
     /// registers back at their initial addresses.
     fn reset(&mut self);

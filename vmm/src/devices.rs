@@ -5,6 +5,7 @@
 //! 0:2.0 … disks in order (the root disk first), then interfaces in order, then rng
 //! ```
 
+use std::io;
 use std::sync::Arc;
 
 use cumulet_images::block::BlockBackend;
@@ -12,8 +13,9 @@ use cumulet_images::block::BlockBackend;
 use crate::config::{DiskConfig, NetConfig, VmConfig};
 use crate::pci::bridge::HostBridge;
 use crate::pci::{PciError, PciRoot};
+use crate::resources::Interface;
 use crate::virtio::blk::{Blk, BlkError, BlkOptions};
-use crate::virtio::net::{Mac, MacError, Net, NetOptions, Tap};
+use crate::virtio::net::{Mac, MacError, Net, NetOptions};
 use crate::virtio::rng::Rng;
 use crate::virtio::transport::{Host, TransportError, VirtioPci};
 use crate::virtio::{Metrics, VirtioDevice};
@@ -54,10 +56,19 @@ pub enum DeviceError {
         #[source]
         source: MacError,
     },
+    /// vhost-net refuses guest RAM.
+    #[error("nets[{index}].vhost: vhost-net does not take guest RAM")]
+    Vhost {
+        /// Its index.
+        index: usize,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
 }
 
-/// Plugs in all devices of `config` and returns their counters. `disks` and `taps` are opened and
-/// in the order of the configuration; `host` is called once a device.
+/// Plugs in all devices of `config` and returns their counters. `disks` and `nets` are opened and
+/// in the order of the configuration; `host` gives each device what it is plugged into.
 ///
 /// # Errors
 /// See [`DeviceError`].
@@ -65,7 +76,7 @@ pub fn plug(
     pci: &PciRoot,
     config: &VmConfig,
     disks: Vec<Arc<dyn BlockBackend>>,
-    taps: Vec<Arc<Tap>>,
+    nets: Vec<Interface>,
     host: impl Fn() -> Host,
 ) -> Result<DeviceMetrics, DeviceError> {
     pci.add(0, 0, Box::new(HostBridge::new()))?;
@@ -87,8 +98,15 @@ pub fn plug(
         let counters = blk.metrics();
         plug(format!("blk{index}"), Box::new(blk), counters)?;
     }
-    for (index, (net, tap)) in config.nets.iter().zip(taps).enumerate() {
-        let net = net_device(net, tap).map_err(|source| DeviceError::Net { index, source })?;
+    for (index, (net, interface)) in config.nets.iter().zip(nets).enumerate() {
+        let options = net_options(net).map_err(|source| DeviceError::Net { index, source })?;
+        let mut net = Net::new(interface.tap, options);
+        if let Some(vhost) = interface.vhost {
+            let vhost = vhost
+                .set_up(&host().memory)
+                .map_err(|source| DeviceError::Vhost { index, source })?;
+            net = net.with_vhost(Arc::new(vhost));
+        }
         let counters = net.metrics();
         plug(format!("net{index}"), Box::new(net), counters)?;
     }
@@ -113,10 +131,9 @@ fn disk_device(
     Blk::new(backend, &options)
 }
 
-fn net_device(net: &NetConfig, tap: Arc<Tap>) -> Result<Net, MacError> {
-    let options = NetOptions {
+fn net_options(net: &NetConfig) -> Result<NetOptions, MacError> {
+    Ok(NetOptions {
         mac: net.mac.parse::<Mac>()?,
         mtu: net.mtu,
-    };
-    Ok(Net::new(tap, options))
+    })
 }

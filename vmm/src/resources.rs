@@ -14,9 +14,11 @@ use cumulet_images::volume::{Volume, VolumeError};
 use kvm_ioctls::Kvm;
 
 use crate::boot::BootSource;
-use crate::config::{BootConfig, ControlConfig, DiskConfig, DiskFormat, TapConfig, VmConfig};
+use crate::config::{
+    BootConfig, ControlConfig, DiskConfig, DiskFormat, NetConfig, TapConfig, VhostMode, VmConfig,
+};
 use crate::probe::{self, KVM_DEVICE};
-use crate::virtio::net::{Tap, TapError};
+use crate::virtio::net::{Tap, TapError, VhostDevice};
 
 /// Why something could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +55,17 @@ pub enum ResourceError {
         #[source]
         source: TapError,
     },
+    /// vhost-net, which the configuration insists on.
+    #[error(
+        "nets[{index}].vhost: cannot use /dev/vhost-net; is the module vhost_net loaded and may you use it?"
+    )]
+    Vhost {
+        /// Index of the interface.
+        index: usize,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// Nothing to boot from.
     #[error("boot.disk: there is no disk to boot from; give disks[0]")]
     NoDisk,
@@ -81,6 +94,14 @@ pub enum ResourceError {
     },
 }
 
+/// The host's side of an interface.
+pub struct Interface {
+    /// Its tap.
+    pub tap: Arc<Tap>,
+    /// vhost-net, if it is to move the frames.
+    pub vhost: Option<VhostDevice>,
+}
+
 /// Opened resources.
 pub struct Resources {
     /// KVM's device.
@@ -89,8 +110,8 @@ pub struct Resources {
     pub boot: BootSource,
     /// Disks in the order of the configuration.
     pub disks: Vec<Arc<dyn BlockBackend>>,
-    /// Taps in the order of the configuration.
-    pub taps: Vec<Arc<Tap>>,
+    /// Interfaces in the order of the configuration.
+    pub nets: Vec<Interface>,
     /// Console log.
     pub console_log: Option<File>,
     /// Control socket.
@@ -134,8 +155,8 @@ impl Resources {
             kvm: open_kvm()?,
             boot,
             disks,
-            taps: nets
-                .map(|(index, net)| open_tap(index, &net.tap))
+            nets: nets
+                .map(|(index, net)| open_interface(index, net))
                 .collect::<Result<_, _>>()?,
             console_log,
             control: match &config.control {
@@ -180,6 +201,21 @@ fn open_disk(index: usize, disk: &DiskConfig) -> Result<Arc<dyn BlockBackend>, R
             })
             .map_err(|source| ResourceError::Volume { index, source }),
     }
+}
+
+fn open_interface(index: usize, net: &NetConfig) -> Result<Interface, ResourceError> {
+    let tap = open_tap(index, &net.tap)?;
+    let vhost = match net.vhost {
+        VhostMode::Off => None,
+        VhostMode::On => {
+            let opened = VhostDevice::open();
+            Some(opened.map_err(|source| ResourceError::Vhost { index, source })?)
+        }
+        VhostMode::Auto => VhostDevice::open()
+            .inspect_err(|error| tracing::debug!(index, %error, "no vhost-net for an interface"))
+            .ok(),
+    };
+    Ok(Interface { tap, vhost })
 }
 
 fn open_tap(index: usize, tap: &TapConfig) -> Result<Arc<Tap>, ResourceError> {

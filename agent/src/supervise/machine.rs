@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use cumulet_vmm::config::{
     BootConfig, ConsoleConfig, ControlConfig, DiskConfig, DiskEngine, DiskFormat, NetConfig,
-    SmbiosConfig, TapConfig, VmConfig,
+    SmbiosConfig, TapConfig, VhostMode, VmConfig,
 };
 
 use super::protocol::CONSOLE_LOG;
@@ -48,6 +48,7 @@ pub(super) fn config(held: &Held, inherited: &Inherited) -> VmConfig {
                 tap: TapConfig::Fd(*tap),
                 mac: mac.to_owned(),
                 mtu: Some(inherited.mtu),
+                vhost: VhostMode::Auto,
             })
             .collect(),
         rng: true,

@@ -184,7 +184,7 @@ impl Machine {
             Arc::new(Mutex::new(PciPorts(Arc::clone(&pci)))),
         );
         let disks = resources.disks.clone();
-        let metrics = devices::plug(&pci, config, resources.disks, resources.taps, || Host {
+        let metrics = devices::plug(&pci, config, resources.disks, resources.nets, || Host {
             memory: ram.memory.clone(),
             pci: Arc::clone(&irq_host),
             events: around.events.clone(),
@@ -268,15 +268,17 @@ impl Machine {
         Ok(())
     }
 
-    /// Stops all vCPUs and with them the guest's clocks.
+    /// Stops all vCPUs, and with them the guest's clocks and what comes from the network.
     pub fn pause(&self) {
         self.vcpus.park();
+        self.platform.pci.set_paused(true);
         lock(&self.legacy.pm_timer).pause();
     }
 
     /// Undoes [`Machine::pause`].
     pub fn resume(&self) {
         lock(&self.legacy.pm_timer).resume();
+        self.platform.pci.set_paused(false);
         self.vcpus.resume();
     }
 
@@ -289,6 +291,7 @@ impl Machine {
         // What the guest asked for in its last moments is answered by this reset.
         let _ = self.platform.requests.take();
         self.platform.pci.reset();
+        self.platform.pci.set_paused(false);
         self.controllers
             .restore(&self.vm)
             .map_err(kvm("reset the interrupt controllers"))?;

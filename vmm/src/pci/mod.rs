@@ -128,6 +128,14 @@ impl PciRoot {
         }
     }
 
+    /// The machine is paused, or goes on.
+    pub fn set_paused(&self, paused: bool) {
+        let mut bus = lock(&self.bus);
+        for device in bus.functions.iter_mut().flatten() {
+            device.set_paused(paused);
+        }
+    }
+
     /// Reads memory at guest-physical `address`. Says whether a BAR answered; if none did, `data`
     /// is all ones.
     pub fn mmio_read(&self, address: u64, data: &mut [u8]) -> bool {

@@ -1,10 +1,18 @@
 //! MSI-X (PCI 3.0 §6.8.2): the capability's control word, the vector table, the pending bits, and
 //! the delivery of a vector through a [`MsiGroup`].
 //!
-//! All interrupts of our devices are raised by this process, so masking is decided here, when a
+//! Interrupts of our devices are raised by this process, so masking is decided here, when a
 //! vector is signalled, and costs no call to the host. A vector's route in the host is set when it
 //! is first signalled with its present message: a guest that programs, masks and moves vectors
 //! (Linux does, for each CPU affinity) costs one route per message that is really used.
+//!
+//! A vector whose event somebody else signals (vhost in the kernel) is the exception: its route
+//! follows what the guest writes at once. While it is masked the host does not listen to its event,
+//! which then keeps what comes.
+
+use std::io;
+
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::device::{MsiGroup, MsiMessage};
 
@@ -47,6 +55,8 @@ struct Entry {
     pending: bool,
     /// The message the host routes this vector by.
     routed: Option<MsiMessage>,
+    /// Somebody else signals the vector's event.
+    handed_over: bool,
 }
 
 impl Entry {
@@ -70,6 +80,7 @@ impl Entry {
         self.bytes = [0; 16];
         self.bytes[12] = 1;
         self.pending = false;
+        self.handed_over = false;
     }
 }
 
@@ -122,6 +133,7 @@ impl Msix {
         let control = control & (CONTROL_ENABLE | CONTROL_MASK_ALL);
         if control != self.control {
             self.control = control;
+            self.follow();
             self.deliver_pending();
         }
     }
@@ -147,11 +159,13 @@ impl Msix {
                 };
             }
         }
+        self.follow();
         self.deliver_pending();
     }
 
     /// Reads the pending bits.
-    pub fn pending_read(&self, offset: u64, data: &mut [u8]) {
+    pub fn pending_read(&mut self, offset: u64, data: &mut [u8]) {
+        self.collect_pending();
         for (at, byte) in (offset..u64::MAX).zip(data) {
             let first = at.saturating_mul(8);
             *byte = (0..8).fold(0, |bits, bit| {
@@ -164,28 +178,88 @@ impl Msix {
 
     /// Raises a vector: now, or once it is unmasked. One that does not exist is ignored.
     pub fn signal(&mut self, vector: u16) {
-        let all_masked = self.control & CONTROL_MASK_ALL != 0 || !self.enabled();
-        let Some(entry) = self.entries.get_mut(usize::from(vector)) else {
+        let Some(entry) = self.entries.get(usize::from(vector)) else {
             return;
         };
-        if all_masked || entry.masked() {
-            entry.pending = true;
-            return;
+        let message = self.deliverable(entry);
+        self.entries[usize::from(vector)].pending = message.is_none();
+        if message.is_some() && self.route(vector, message).is_ok() {
+            // Fails only when the counter is full: then the vector is raised already.
+            let _ = self.group.event(vector).write(1);
         }
-        entry.pending = false;
-        let message = entry.message();
-        if entry.routed != Some(message) {
-            if let Err(error) = self.group.route(vector, Some(message)) {
+    }
+
+    /// Lets somebody else signal the event returned, as [`Msix::signal`] would raise the vector,
+    /// until [`Msix::take_back`].
+    ///
+    /// # Errors
+    /// When there is no such vector, or the host refuses its route.
+    pub fn hand_over(&mut self, vector: u16) -> io::Result<EventFd> {
+        let entry = self
+            .entries
+            .get(usize::from(vector))
+            .ok_or(io::ErrorKind::NotFound)?;
+        self.route(vector, self.deliverable(entry))?;
+        let event = self.group.event(vector).try_clone()?;
+        self.entries[usize::from(vector)].handed_over = true;
+        Ok(event)
+    }
+
+    /// Nobody else signals any vector's event any more.
+    pub fn take_back(&mut self) {
+        self.collect_pending();
+        for entry in &mut self.entries {
+            entry.handed_over = false;
+        }
+    }
+
+    /// The vector's message, unless it is masked.
+    fn deliverable(&self, entry: &Entry) -> Option<MsiMessage> {
+        let open = self.control & (CONTROL_ENABLE | CONTROL_MASK_ALL) == CONTROL_ENABLE;
+        (open && !entry.masked()).then(|| entry.message())
+    }
+
+    /// Sets the vector's route in the host, unless it is set so already.
+    fn route(&mut self, vector: u16, message: Option<MsiMessage>) -> io::Result<()> {
+        let entry = &mut self.entries[usize::from(vector)];
+        if entry.routed == message {
+            return Ok(());
+        }
+        let done = self.group.route(vector, message);
+        match &done {
+            Ok(()) => entry.routed = message,
+            Err(error) => {
                 if self.refused == 0 {
                     tracing::warn!(vector, ?message, %error, "the host refused an MSI-X route");
                 }
                 self.refused += 1;
-                return;
             }
-            entry.routed = Some(message);
         }
-        // Fails only when the counter is full: then the vector is raised already.
-        let _ = self.group.event(vector).write(1);
+        done
+    }
+
+    /// Routes vectors that were handed over by what the guest has written.
+    fn follow(&mut self) {
+        for vector in 0..self.vectors() {
+            let entry = &self.entries[usize::from(vector)];
+            if entry.handed_over {
+                // A refusal is logged; the event keeps what comes.
+                let _ = self.route(vector, self.deliverable(entry));
+            }
+        }
+    }
+
+    /// Takes over what came for vectors that were handed over and are masked.
+    fn collect_pending(&mut self) {
+        for vector in 0..self.vectors() {
+            let entry = &self.entries[usize::from(vector)];
+            if entry.handed_over
+                && self.deliverable(entry).is_none()
+                && self.group.event(vector).read().is_ok()
+            {
+                self.entries[usize::from(vector)].pending = true;
+            }
+        }
     }
 
     /// Machine reset: off, all masked, nothing pending, no route.
@@ -318,6 +392,39 @@ pub(crate) mod tests {
         msix.pending_read(0, &mut pending);
         assert_eq!((pending, host.raised(9)), ([0, 0], 1));
         msix.signal(10);
+    }
+
+    #[test]
+    fn a_vector_handed_over_follows_the_guest_at_once() {
+        let host = FakeGroup::new(2);
+        let mut msix = Msix::new(Box::new(host.clone()), 2);
+        program(&mut msix, 1, 0xfee0_0000, 0x31, false);
+        msix.set_control(CONTROL_ENABLE);
+        let event = msix.hand_over(1).unwrap();
+        assert!(msix.hand_over(2).is_err());
+        let route = || lock(&host.routes)[1].map(|message| message.data);
+        assert_eq!(route(), Some(0x31));
+        // Masked, by itself or with all: not listened to; what comes is pending.
+        program(&mut msix, 1, 0xfee0_1000, 0x32, true);
+        assert_eq!(route(), None);
+        event.write(1).unwrap();
+        let mut pending = [0];
+        msix.pending_read(0, &mut pending);
+        assert_eq!((pending, host.raised(1)), ([2], 0));
+        msix.set_control(CONTROL_ENABLE | CONTROL_MASK_ALL);
+        program(&mut msix, 1, 0xfee0_1000, 0x32, false);
+        assert_eq!((route(), host.raised(1)), (None, 0));
+        msix.set_control(CONTROL_ENABLE);
+        assert_eq!((route(), host.raised(1)), (Some(0x32), 1));
+        // What came while it was masked is not lost with the one who signalled.
+        program(&mut msix, 1, 0xfee0_1000, 0x32, true);
+        event.write(1).unwrap();
+        msix.take_back();
+        let changes = *lock(&host.changes);
+        program(&mut msix, 1, 0xfee0_1000, 0x33, true);
+        assert_eq!(*lock(&host.changes), changes, "routes are lazy again");
+        program(&mut msix, 1, 0xfee0_1000, 0x33, false);
+        assert_eq!((route(), host.raised(1)), (Some(0x33), 1));
     }
 
     #[test]

@@ -92,12 +92,18 @@ const KVM_RESET: &[u32] = &[0x63, 0xa0];
 const KVM_VCPU: &[u32] = &[
     0x80, 0x81, 0x82, 0x83, 0x84, 0x89, 0x8d, 0x8f, 0x99, 0x9f, 0xa0, 0xa2, 0xa7, 0xad,
 ];
+/// `VHOST_VIRTIO`, the type byte of vhost's ioctls.
+const VHOST: u32 = 0xaf << 8;
+/// What starts and ends an interface's queues: set features; a queue's size, addresses and base; its
+/// kick, call and error events; its tap. The instance and its memory are set up before the filters.
+const VHOST_QUEUES: &[u32] = &[0x00, 0x10, 0x11, 0x12, 0x20, 0x21, 0x22, 0x30];
 /// Type and number of an ioctl, without direction and size.
 const IOCTL_NAME: u32 = 0xffff;
 
 /// What the main thread may do.
 pub(super) fn main_thread() -> Result<Filter, FilterError> {
-    let mut ioctls = kvm_ioctls(&[KVM_MACHINE, KVM_RESET]);
+    let mut ioctls = named(KVM, &[KVM_MACHINE, KVM_RESET]);
+    ioctls.extend(named(VHOST, &[VHOST_QUEUES]));
     ioctls.push(offload_ioctl());
     // Non-blocking connections; the terminal's settings back at the end.
     let exact = [libc::FIONBIO, libc::TCGETS, libc::TCSETS];
@@ -107,16 +113,18 @@ pub(super) fn main_thread() -> Result<Filter, FilterError> {
 
 /// What a vCPU thread may do.
 pub(super) fn vcpu_thread() -> Result<Filter, FilterError> {
-    let mut ioctls = kvm_ioctls(&[KVM_VCPU, KVM_MACHINE]);
+    let mut ioctls = named(KVM, &[KVM_VCPU, KVM_MACHINE]);
+    ioctls.extend(named(VHOST, &[VHOST_QUEUES]));
     ioctls.push(offload_ioctl());
     compile(&[EVERYWHERE, VCPU], ioctls)
 }
 
-fn kvm_ioctls(lists: &[&[u32]]) -> Vec<Test> {
+/// Tests for ioctls of one type by their numbers.
+fn named(kind: u32, lists: &[&[u32]]) -> Vec<Test> {
     lists
         .iter()
         .flat_map(|list| list.iter())
-        .map(|number| ioctl(IOCTL_NAME, u64::from(KVM | number)))
+        .map(|number| ioctl(IOCTL_NAME, u64::from(kind | number)))
         .collect()
 }
 
@@ -166,6 +174,37 @@ mod tests {
                 let error = std::fs::File::open("/dev/null").unwrap_err();
                 assert_eq!(error.raw_os_error(), Some(libc::EACCES));
                 assert!(std::time::SystemTime::now().elapsed().is_ok());
+            })
+            .join()
+            .unwrap();
+        }
+    }
+
+    #[test]
+    fn interfaces_can_be_given_to_vhost() {
+        use std::os::fd::AsRawFd as _;
+        use vhost::vhost_kern::vhost_binding as vhost;
+
+        for filter in [main_thread().unwrap(), vcpu_thread().unwrap()] {
+            std::thread::spawn(move || {
+                let file = tempfile::tempfile().unwrap();
+                filter.install().unwrap();
+                for request in [
+                    vhost::VHOST_SET_FEATURES(),
+                    vhost::VHOST_SET_VRING_NUM(),
+                    vhost::VHOST_SET_VRING_ADDR(),
+                    vhost::VHOST_SET_VRING_BASE(),
+                    vhost::VHOST_GET_VRING_BASE(),
+                    vhost::VHOST_SET_VRING_KICK(),
+                    vhost::VHOST_SET_VRING_CALL(),
+                    vhost::VHOST_SET_VRING_ERR(),
+                    vhost::VHOST_NET_SET_BACKEND(),
+                ] {
+                    // SAFETY: a regular file knows none of these requests and takes no argument.
+                    let done = unsafe { libc::ioctl(file.as_raw_fd(), request, 0) };
+                    let error = std::io::Error::last_os_error().raw_os_error();
+                    assert_eq!((done, error), (-1, Some(libc::ENOTTY)), "{request:#x}");
+                }
             })
             .join()
             .unwrap();

@@ -1,10 +1,12 @@
 //! What a running device sees of its transport: interrupts to the guest, the device status, and a
 //! way to say that the driver misbehaved.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use virtio_bindings::virtio_config::{VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_NEEDS_RESET};
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::device::IntxLine;
 use crate::event_loop::lock;
@@ -37,6 +39,8 @@ struct Irq {
     isr: u8,
     config_vector: u16,
     queue_vectors: Vec<u16>,
+    /// The queues' vectors when somebody else was told to raise them; empty if nobody is.
+    handed_over: Vec<u16>,
 }
 
 impl Irq {
@@ -49,6 +53,12 @@ impl Irq {
             self.isr |= cause;
             self.update_line();
         }
+    }
+
+    /// The queues' vectors, if all of them interrupt by MSI-X.
+    fn vectors(&self) -> Option<&[u16]> {
+        let all = self.msix.enabled() && !self.queue_vectors.contains(&NO_VECTOR);
+        all.then_some(&self.queue_vectors)
     }
 
     fn update_line(&mut self) {
@@ -105,6 +115,7 @@ impl Link {
                 isr: 0,
                 config_vector: NO_VECTOR,
                 queue_vectors: vec![NO_VECTOR; queues],
+                handed_over: Vec::new(),
             }),
         }
     }
@@ -121,6 +132,42 @@ impl Link {
         if let Some(vector) = irq.queue_vectors.get(usize::from(index)).copied() {
             irq.raise(vector, ISR_QUEUE);
         }
+    }
+
+    /// Lets somebody else interrupt for the queues, by the events returned, one a queue, until
+    /// [`Link::take_back_interrupts`]. `None` if not all queues have an MSI-X vector.
+    ///
+    /// # Errors
+    /// When the host refuses a vector's route.
+    pub fn hand_over_interrupts(&self) -> io::Result<Option<Vec<EventFd>>> {
+        let mut irq = lock(&self.irq);
+        let Some(vectors) = irq.vectors().map(<[u16]>::to_vec) else {
+            return Ok(None);
+        };
+        let events = vectors
+            .iter()
+            .map(|vector| irq.msix.hand_over(*vector))
+            .collect::<io::Result<Vec<_>>>();
+        match events {
+            Ok(_) => irq.handed_over = vectors,
+            Err(_) => irq.msix.take_back(),
+        }
+        events.map(Some)
+    }
+
+    /// The events handed over are the queues' interrupts still: the driver has neither changed
+    /// vectors nor turned MSI-X off.
+    #[must_use]
+    pub fn interrupts_stay_handed_over(&self) -> bool {
+        let irq = lock(&self.irq);
+        irq.vectors() == Some(&irq.handed_over)
+    }
+
+    /// Nobody else interrupts any more.
+    pub fn take_back_interrupts(&self) {
+        let mut irq = lock(&self.irq);
+        irq.handed_over.clear();
+        irq.msix.take_back();
     }
 
     /// Tells the driver that the device configuration changed (virtio 1.2 §4.1.4.3.1).

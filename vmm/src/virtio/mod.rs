@@ -121,6 +121,16 @@ pub trait VirtioDevice: Send {
     /// The driver then sees DEVICE_NEEDS_RESET.
     fn activate(&mut self, activation: Activation) -> io::Result<()>;
 
+    /// The driver changed bus mastering, interrupt vectors or MSI-X of the running device. Of
+    /// interest to a device that does not go through [`Link`] for each of them.
+    fn function_changed(&mut self) {}
+
+    /// The machine is paused, or goes on. A device that is told so touches no guest memory while it
+    /// is paused; others only do what the guest asked for before.
+    fn set_paused(&mut self, paused: bool) {
+        let _ = paused;
+    }
+
     /// Stops serving. Returns when no request is in flight and nothing touches guest memory any
     /// more. Does nothing for a device that is not active.
     fn stop(&mut self);

@@ -6,7 +6,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend as _};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -16,6 +16,21 @@ use super::{Link, Ram};
 /// How a queue's event is watched. Every signal is reported once, so that nobody has to read the
 /// event's counter: one system call less for each notification.
 pub const KICK: EventSet = EventSet::IN.union(EventSet::EDGE_TRIGGERED);
+
+/// Where a queue's parts are in guest RAM, for someone else who serves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rings {
+    /// Entries.
+    pub size: u16,
+    /// Descriptor table.
+    pub descriptors: u64,
+    /// Available ring.
+    pub available: u64,
+    /// Used ring.
+    pub used: u64,
+    /// Index in the available ring of the next chain to serve.
+    pub next: u16,
+}
 
 /// One active queue.
 pub struct VirtQueue {
@@ -53,6 +68,38 @@ impl VirtQueue {
     #[must_use]
     pub fn size(&self) -> u16 {
         self.queue.size()
+    }
+
+    /// The queue for someone else to serve. `None` if a part of it is not in one piece of RAM.
+    #[must_use]
+    pub fn rings(&self) -> Option<Rings> {
+        let rings = Rings {
+            size: self.queue.size(),
+            descriptors: self.queue.desc_table(),
+            available: self.queue.avail_ring(),
+            used: self.queue.used_ring(),
+            next: self.queue.next_avail(),
+        };
+        let entries = usize::from(rings.size);
+        // Sizes of virtio 1.2 §2.7, with the event indices.
+        let parts = [
+            (rings.descriptors, 16 * entries),
+            (rings.available, 6 + 2 * entries),
+            (rings.used, 6 + 8 * entries),
+        ];
+        parts
+            .iter()
+            .all(|(address, len)| self.memory.get_slice(GuestAddress(*address), *len).is_ok())
+            .then_some(rings)
+    }
+
+    /// Serves the queue again after someone else did, who has given back all chains before `next`.
+    pub fn take_back(&mut self, next: u16) {
+        self.queue.set_next_avail(next);
+        self.queue.set_next_used(next);
+        self.announced = next;
+        // Whatever was not announced to the driver is announced now.
+        self.link.signal_queue(self.index);
     }
 
     /// Makes the event loop call the handler again, for work left over.

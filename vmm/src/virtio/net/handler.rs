@@ -44,6 +44,7 @@ pub(super) struct Mode {
 }
 
 /// What the handler works with, besides its queues.
+#[derive(Clone)]
 pub(super) struct Parts {
     pub(super) backend: Arc<dyn NetBackend>,
     pub(super) memory: Ram,
@@ -70,6 +71,7 @@ pub(super) struct NetHandler {
     blocked: bool,
     chain: Chain,
     ranges: IoVecs,
+    paused: bool,
     stopped: bool,
 }
 
@@ -90,6 +92,7 @@ impl NetHandler {
             blocked: false,
             chain: Chain::default(),
             ranges: IoVecs::default(),
+            paused: false,
             stopped: false,
         }
     }
@@ -103,6 +106,20 @@ impl NetHandler {
     pub(super) fn stop(&mut self) {
         self.stopped = true;
         self.forget_tap();
+    }
+
+    /// The machine is paused: nothing is received or sent until it goes on.
+    pub(super) fn set_paused(&mut self, paused: bool) {
+        if self.paused == paused {
+            return;
+        }
+        self.paused = paused;
+        self.watch();
+        if !paused {
+            // What was asked for meanwhile was not looked at.
+            self.receive.kick_again();
+            self.transmit.kick_again();
+        }
     }
 
     fn forget_tap(&mut self) {
@@ -119,10 +136,10 @@ impl NetHandler {
     /// only if there was none. So a level-triggered loop does not spin.
     fn watch(&mut self) {
         let mut events = EventSet::empty();
-        if !self.starved {
+        if !self.starved && !self.paused {
             events |= EventSet::IN;
         }
-        if self.blocked {
+        if self.blocked && !self.paused {
             events |= EventSet::OUT;
         }
         if events == self.watched {
@@ -433,6 +450,13 @@ impl EventHandler for NetHandler {
         if self.parts.link.failed() {
             // Frames wait in the tap until the driver has reset the device.
             self.forget_tap();
+            return;
+        }
+        if self.paused {
+            // The tap is watched for nothing; that it is gone is told all the same.
+            if source == TAP && events.intersects(EventSet::ERROR | EventSet::HANG_UP) {
+                self.tap_failed(&io::Error::other("hung up"));
+            }
             return;
         }
         let served = match source {

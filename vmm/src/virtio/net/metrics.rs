@@ -9,6 +9,8 @@ use crate::virtio::Metrics;
 /// Counters of an interface. "Received" is what the guest receives.
 #[derive(Debug, Default)]
 pub struct NetMetrics {
+    /// 1 while vhost-net in the host's kernel moves the frames: then none of them is counted here.
+    pub vhost: AtomicU64,
     /// Frames given to the guest.
     pub rx_frames: AtomicU64,
     /// Their bytes, virtio header included.
@@ -29,6 +31,7 @@ pub struct NetMetrics {
 
 #[derive(Serialize)]
 struct Snapshot {
+    vhost: u64,
     rx_frames: u64,
     rx_bytes: u64,
     rx_dropped: u64,
@@ -48,6 +51,7 @@ impl Metrics for NetMetrics {
     fn snapshot(&self) -> serde_json::Value {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         serde_json::json!(Snapshot {
+            vhost: get(&self.vhost),
             rx_frames: get(&self.rx_frames),
             rx_bytes: get(&self.rx_bytes),
             rx_dropped: get(&self.rx_dropped),

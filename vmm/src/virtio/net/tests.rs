@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
+use crate::device::PciDevice as _;
 use crate::event_loop::lock;
 use crate::virtio::Metrics;
 use crate::virtio::testing::{Ring, TestMachine};
@@ -17,9 +18,9 @@ const TX: usize = 1;
 const BUFFERS: u64 = 0x40_0000;
 const MRG_RXBUF: u64 = 1 << 15;
 
-struct Wire {
-    socket: UnixDatagram,
-    offloads: Mutex<Vec<Offloads>>,
+pub(super) struct Wire {
+    pub(super) socket: UnixDatagram,
+    pub(super) offloads: Mutex<Vec<Offloads>>,
 }
 
 impl AsRawFd for Wire {
@@ -357,4 +358,24 @@ fn buffers_outside_memory_and_endless_ones_cost_the_device() {
     bench.host.send(&Bench::frame(100, 1)).unwrap();
     bench.machine.run();
     assert!(bench.used(RX).is_some());
+}
+
+#[test]
+fn a_paused_machine_receives_and_sends_nothing() {
+    let mut bench = Bench::new(0);
+    let memory = bench.machine.memory.clone();
+    bench.post(100, 1500);
+    bench.machine.run();
+    bench.machine.pci.set_paused(true);
+    bench.host.send(&Bench::frame(100, 1)).unwrap();
+    bench.rings[TX].add(&memory, &[(BUFFERS, 1526, false)]);
+    bench.machine.kick(1);
+    for _ in 0..10 {
+        bench.machine.run();
+    }
+    assert_eq!((bench.used(RX), bench.used(TX)), (None, None));
+    bench.machine.pci.set_paused(false);
+    bench.machine.run();
+    assert_eq!(bench.used(RX), Some((0, 100)));
+    assert_eq!(bench.used(TX), Some((0, 0)));
 }

@@ -63,6 +63,8 @@ pub(super) enum Action {
     None,
     /// The driver wrote this device status.
     Status(u8),
+    /// The driver chose a vector.
+    Vector,
 }
 
 /// The registers that are neither status nor interrupts (those are the [`Link`]'s).
@@ -152,6 +154,7 @@ impl Common {
             (0x16, &[a, b]) => self.queue_select = u16::from_le_bytes([a, b]),
             (0x1a, &[a, b]) => {
                 link.set_vector(Some(self.queue_select), u16::from_le_bytes([a, b]));
+                return Action::Vector;
             }
             (_, &[a, b, c, d]) => {
                 self.write_dword(status, offset, u32::from_le_bytes([a, b, c, d]));

@@ -334,6 +334,14 @@ impl VirtioPci {
         let control = self.config.word(self.msix_capability + 2);
         self.link.with_msix(|msix| msix.set_control(control));
         self.move_doorbells();
+        self.tell_device();
+    }
+
+    /// Tells a running device that what it may do as a PCI function may have changed.
+    fn tell_device(&mut self) {
+        if self.link.status() & DRIVER_OK != 0 {
+            self.device.function_changed();
+        }
     }
 
     /// Offset and length that the PCI configuration access capability selects, if they are an
@@ -429,8 +437,10 @@ impl PciDevice for VirtioPci {
                 let action = self
                     .common
                     .write(&self.link, &self.host.memory, offset, data);
-                if let Action::Status(status) = action {
-                    self.set_status(status);
+                match action {
+                    Action::Status(status) => self.set_status(status),
+                    Action::Vector => self.tell_device(),
+                    Action::None => {}
                 }
             }
             layout::DEVICE..layout::NOTIFY => {
@@ -449,6 +459,10 @@ impl PciDevice for VirtioPci {
                 .with_msix(|msix| msix.table_write(offset - layout::MSIX_TABLE, data)),
             _ => {}
         }
+    }
+
+    fn set_paused(&mut self, paused: bool) {
+        self.device.set_paused(paused);
     }
 
     fn reset(&mut self) {
