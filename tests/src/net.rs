@@ -50,6 +50,41 @@ pub fn ip(words: &str) {
     );
 }
 
+/// Frames that a VMM has taken from `tap0`, and frames that were dropped because none did.
+///
+/// # Panics
+/// When there is no such tap.
+#[must_use]
+pub fn tap_frames() -> (u64, u64) {
+    let done = Command::new("ip")
+        .args(["-json", "-statistics", "link", "show", "tap0"])
+        .output()
+        .expect("the program ip (package iproute2)");
+    let list: serde_json::Value = serde_json::from_slice(&done.stdout).expect("JSON of ip");
+    let sent = &list[0]["stats64"]["tx"];
+    let count = |name: &str| sent[name].as_u64().expect("a counter of the tap");
+    (count("packets"), count("dropped"))
+}
+
+/// Waits until [`tap_frames`] are as they should be.
+///
+/// # Panics
+/// When that does not happen.
+pub fn wait_for_tap(what: &str, mut reached: impl FnMut(u64, u64) -> bool) {
+    let start = std::time::Instant::now();
+    loop {
+        let (taken, dropped) = tap_frames();
+        if reached(taken, dropped) {
+            return;
+        }
+        assert!(
+            start.elapsed() < HANG_GUARD,
+            "{what}: {taken} frames taken, {dropped} dropped"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
 /// Serves one TCP connection on a port of the system's choice: reads to the end, then sends all of
 /// it back. Gives the port and the thread, which returns the number of bytes.
 ///

@@ -8,10 +8,20 @@ use serde_json::json;
 const MAC: &str = "02:00:00:00:00:07";
 
 #[test]
-fn tcp_udp_and_icmp_with_offloads() {
+fn tcp_udp_and_icmp_with_offloads_by_the_vmm() {
+    tcp_udp_and_icmp_with_offloads("off");
+}
+
+#[test]
+fn tcp_udp_and_icmp_with_offloads_by_vhost() {
+    tcp_udp_and_icmp_with_offloads("on");
+}
+
+fn tcp_udp_and_icmp_with_offloads(vhost: &str) {
     net::enter_with_tap();
     let mut machine = Machine::new().vcpus(2).tap("tap0", MAC);
     machine.config["nets"][0]["mtu"] = json!(1400);
+    machine.config["nets"][0]["vhost"] = json!(vhost);
     let mut vm = machine.start();
     vm.hello();
     let list = vm.guest(&json!({ "cmd": "net_list" }));
@@ -44,9 +54,12 @@ fn tcp_udp_and_icmp_with_offloads() {
             "{direction}: {packets} packets, {plain} without offload"
         );
     }
-    // A reset with the tap open: the interface works as before.
-    let mut control = vm.control();
-    assert!(control.ask("stats").is_object());
+    // Who moved all that.
+    let stats = vm.control().ask("stats");
+    let counters = &stats["devices"]["net0"];
+    let by_vhost = vhost == "on";
+    assert_eq!(counters["vhost"], u64::from(by_vhost), "{stats}");
+    assert_eq!(counters["tx_frames"] == 0, by_vhost, "{stats}");
     vm.send(&json!({ "cmd": "end", "how": "poweroff" }));
     let exit = vm.exit();
     assert_eq!(exit.code, Some(0), "{}", exit.stderr);
@@ -72,14 +85,24 @@ fn tcp_both_ways(vm: &mut Vm, bytes: usize) {
     assert_eq!(echo.join().expect("the echo"), bytes);
 }
 
-/// The reset button while packets arrive and leave: the next boot finds a sound network device. The tap comes as an inherited descriptor, as `cumulet` hands it over.
 #[test]
-fn reset_with_traffic_in_flight() {
+fn reset_with_traffic_in_flight_by_the_vmm() {
+    reset_with_traffic_in_flight("off");
+}
+
+#[test]
+fn reset_with_traffic_in_flight_by_vhost() {
+    reset_with_traffic_in_flight("on");
+}
+
+/// The reset button while packets arrive and leave: the next boot finds
+/// a sound network device. The tap comes as an inherited descriptor, as `cumulet` hands it over.
+fn reset_with_traffic_in_flight(vhost: &str) {
     const FD: i32 = 77;
     net::enter_with_tap();
     let tap = net::open_tap();
     let mut machine = Machine::new().reboots().vcpus(2);
-    machine.config["nets"] = json!([{ "tap": { "fd": FD }, "mac": MAC }]);
+    machine.config["nets"] = json!([{ "tap": { "fd": FD }, "mac": MAC, "vhost": vhost }]);
     let mut vm = machine
         .prepare(move |command| {
             let tap = tap.try_clone().expect("a descriptor");
@@ -110,4 +133,37 @@ fn reset_with_traffic_in_flight() {
     }
     net_up(&mut vm);
     tcp_both_ways(&mut vm, 4 << 20);
+}
+
+#[test]
+fn a_paused_machine_receives_nothing_by_the_vmm() {
+    a_paused_machine_receives_nothing("off");
+}
+
+#[test]
+fn a_paused_machine_receives_nothing_by_vhost() {
+    a_paused_machine_receives_nothing("on");
+}
+
+/// Whatever is received is written into guest RAM, which stays as it is while the machine is paused.
+fn a_paused_machine_receives_nothing(vhost: &str) {
+    net::enter_with_tap();
+    let mut machine = Machine::new().tap("tap0", MAC);
+    machine.config["nets"][0]["vhost"] = json!(vhost);
+    let mut vm = machine.start();
+    vm.hello();
+    net_up(&mut vm);
+    let ping = json!({ "cmd": "icmp", "to": net::HOST.to_string(), "bytes": 56, "count": 2 });
+    vm.guest(&ping);
+    let _flood = net::flood(9);
+    let (before, _) = net::tap_frames();
+    net::wait_for_tap("frames to the guest", |taken, _| taken > before + 10);
+    vm.control().ask("pause");
+    let (paused, dropped) = net::tap_frames();
+    // The tap's own queue fills up, and nobody takes from it.
+    net::wait_for_tap("a full tap", |_, drops| drops > dropped + 10);
+    assert_eq!(net::tap_frames().0, paused);
+    vm.control().ask("resume");
+    net::wait_for_tap("frames again", |taken, _| taken > paused + 10);
+    vm.guest(&ping);
 }
