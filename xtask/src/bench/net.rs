@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -73,45 +74,88 @@ pub(super) fn measure(dir: &Path, machine: &mut Machine, rounds: usize) -> Resul
         "cumulet MiB/s",
         "ratio (rounds ahead)",
     ]);
-    let taps = [Tap::new(1)?, Tap::new(2)?];
-    let netdev = format!(
-        "tap,id=n0,ifname={},script=no,downscript=no,vhost=off",
-        taps[0].name
-    );
-    let qemu = machine.qemu(&[
-        "-netdev",
-        &netdev,
-        "-device",
-        "virtio-net-pci,netdev=n0,disable-legacy=on",
-    ]);
-    let ours = machine.ours(
-        &dir.join("net.json"),
-        &json!([]),
-        &json!([{ "tap": { "name": taps[1].name }, "mac": "02:00:00:00:77:02" }]),
-    )?;
-    let up = |subnet: String| {
-        move |guest: &mut Guest| {
-            let name = interface(guest)?;
-            guest
-                .ask(&json!({ "cmd": "net_up", "name": name, "address": format!("{subnet}.2"), "prefix": 24 }))
-                .map(drop)
-        }
-    };
-    let mut contenders = [
-        Contender::new("qemu", qemu, machine.hang, up(taps[0].subnet.clone())),
-        Contender::new("cumulet", ours, machine.hang, up(taps[1].subnet.clone())),
+    // Who moves the frames: the VMMs themselves, or vhost-net for both.
+    let mut pairs = [
+        Pair::new(dir, machine, 1, "off")?,
+        Pair::new(dir, machine, 3, "on")?,
     ];
-    // Direction by contender by round; the contenders take turns.
-    let mut rates = [[const { Vec::new() }; 2], [const { Vec::new() }; 2]];
     for round in 0..=rounds {
-        for (row, reverse) in rates.iter_mut().zip([false, true]) {
-            let mut line = format!("bench net: round {round}, reverse {reverse}:");
-            for ((contender, tap), rates) in contenders.iter_mut().zip(&taps).zip(row) {
+        for pair in &mut pairs {
+            pair.round(round, &server)?;
+        }
+    }
+    for pair in &pairs {
+        pair.rows(&mut table);
+    }
+    Ok(table)
+}
+
+/// Both VMMs, alike as to who moves the frames. They take turns.
+struct Pair {
+    vhost: &'static str,
+    /// Before the taps: no guest outlives its tap.
+    contenders: [Contender<'static>; 2],
+    taps: [Rc<Tap>; 2],
+    /// Rates by direction and contender, MiB/s.
+    rates: [[Vec<f64>; 2]; 2],
+}
+
+impl Pair {
+    fn new(dir: &Path, machine: &Machine, number: usize, vhost: &'static str) -> Result<Self> {
+        let taps = [Rc::new(Tap::new(number)?), Rc::new(Tap::new(number + 1)?)];
+        let netdev = format!(
+            "tap,id=n0,ifname={},script=no,downscript=no,vhost={vhost}",
+            taps[0].name
+        );
+        let qemu = machine.qemu(&[
+            "-netdev",
+            &netdev,
+            "-device",
+            "virtio-net-pci,netdev=n0,disable-legacy=on",
+        ]);
+        let ours = machine.ours(
+            &dir.join(format!("net-{vhost}.json")),
+            &json!([]),
+            &json!([{
+                "tap": { "name": taps[1].name }, "mac": "02:00:00:00:77:02", "vhost": vhost,
+            }]),
+        )?;
+        let up = |tap: &Rc<Tap>| {
+            let tap = Rc::clone(tap);
+            move |guest: &mut Guest| {
+                let name = interface(guest)?;
+                guest
+                    .ask(&json!({
+                        "cmd": "net_up", "name": name,
+                        "address": format!("{}.2", tap.subnet), "prefix": 24,
+                    }))
+                    .map(drop)
+            }
+        };
+        Ok(Self {
+            vhost,
+            contenders: [
+                Contender::new("qemu", qemu, machine.hang, up(&taps[0])),
+                Contender::new("cumulet", ours, machine.hang, up(&taps[1])),
+            ],
+            taps,
+            rates: Default::default(),
+        })
+    }
+
+    /// One transfer each way by each. The round 0 is not counted.
+    fn round(&mut self, round: usize, server: &Server) -> Result<()> {
+        for (row, reverse) in self.rates.iter_mut().zip([false, true]) {
+            let mut line = format!(
+                "bench net: round {round}, vhost {}, reverse {reverse}:",
+                self.vhost
+            );
+            for ((contender, tap), rates) in self.contenders.iter_mut().zip(&self.taps).zip(row) {
                 let host = format!("{}.1", tap.subnet);
                 let (rate, counts) = contender.measure(|guest| {
-                    let before = Counts::now(guest, &server)?;
+                    let before = Counts::now(guest, server)?;
                     let rate = iperf3(guest, &host, reverse)?;
-                    Ok((rate, Counts::now(guest, &server)?.since(&before)))
+                    Ok((rate, Counts::now(guest, server)?.since(&before)))
                 })?;
                 line.push_str(&format!(
                     " {} {rate:.0} MiB/s ({counts});",
@@ -123,18 +167,21 @@ pub(super) fn measure(dir: &Path, machine: &mut Machine, rounds: usize) -> Resul
             }
             eprintln!("{line}");
         }
+        Ok(())
     }
-    for (row, name) in rates.iter().zip(["guest to host", "host to guest"]) {
-        let [qemu, ours] = row;
-        let typical = |rates: &[f64]| format!("{:.0}", median(rates.iter().copied()));
-        table.row([
-            name.into(),
-            typical(qemu),
-            typical(ours),
-            compare(ours, qemu),
-        ]);
+
+    fn rows(&self, table: &mut Table) {
+        for (row, name) in self.rates.iter().zip(["guest to host", "host to guest"]) {
+            let [qemu, ours] = row;
+            let typical = |rates: &[f64]| format!("{:.0}", median(rates.iter().copied()));
+            table.row([
+                format!("{name}, vhost {}", self.vhost),
+                typical(qemu),
+                typical(ours),
+                compare(ours, qemu),
+            ]);
+        }
     }
-    Ok(table)
 }
 
 /// What a transfer is made of, counted until now.
