@@ -88,6 +88,7 @@ fn network(change: u16) -> Result<Network, Box<dyn Error>> {
             groups: vec![name(number % GROUPS), name((number / GROUPS) % GROUPS)],
             checked: true,
             instance: None,
+            primary: true,
         }
     };
     Ok(Network {

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{Cloud, Region};
 use crate::api::ApiError;
 use crate::engine::{Backend, Wake};
+use crate::fabric::Reachability;
 use crate::state::record::State;
 use crate::types::{self, InstanceType};
 
@@ -83,10 +84,10 @@ impl Cloud {
         self.backend()?.console(id, limit)
     }
 
-    /// Whether the guest has been seen on its network, when that is known.
+    /// Whether the guest answers on its network, when that is known.
     #[must_use]
-    pub fn reachable(&self, id: &str) -> Option<bool> {
-        self.machines.backend.get()?.reachable(id)
+    pub fn reachability(&self, id: &str) -> Option<Reachability> {
+        self.machines.backend.get()?.reachability(id)
     }
 
     /// Whether this host can be a machine of this type.

@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 
 use crate::api::ApiError;
 use crate::cloud::instance::Instance;
+use crate::fabric::Reachability;
 use crate::types::InstanceType;
 
 /// Everything a backend has to know of an instance to run it.
@@ -109,8 +110,8 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// When they are there and cannot be read.
     fn console(&self, id: &str, limit: usize) -> Result<Vec<u8>, ApiError>;
 
-    /// Whether the guest has been seen on its network. `None`: unknown.
-    fn reachable(&self, id: &str) -> Option<bool>;
+    /// Whether the guest answers on its network. `None`: unknown.
+    fn reachability(&self, id: &str) -> Option<Reachability>;
 
     /// Makes the machine if need be, and runs it. Done when the guest's vCPUs run.
     fn start(self: Arc<Self>, machine: Machine) -> BoxFuture<'static, Result<(), Failure>>;

@@ -15,6 +15,7 @@ use super::{Backend, End, Failure, Machine, Networks, machine_record};
 use crate::amis;
 use crate::api::ApiError;
 use crate::error::{Error, Kind, Result};
+use crate::fabric::Reachability;
 use crate::fault;
 use crate::launch;
 use crate::state::record::{State, StateReason};
@@ -115,13 +116,8 @@ impl Backend for Kvm {
         })
     }
 
-    fn reachable(&self, id: &str) -> Option<bool> {
-        // A guest that shows a login prompt, or whose cloud-init says that it is through, has booted.
-        let dir = self.home.instance(id).ok()?;
-        let text = supervise::log_tail(&dir, 64 * 1024).ok()?;
-        let text = String::from_utf8_lossy(&text);
-        let booted = text.contains("login: ") || text.contains("finished at");
-        booted.then_some(true)
+    fn reachability(&self, id: &str) -> Option<Reachability> {
+        self.networks.reachability(id)
     }
 
     fn start(self: Arc<Self>, machine: Machine) -> BoxFuture<'static, Result<(), Failure>> {

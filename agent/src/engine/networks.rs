@@ -1,11 +1,13 @@
 //! Keeps the networks of the VPCs what the records say, by telling the router.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::cloud::{Cloud, net};
 use crate::error::{Error, Result};
 use crate::fabric::network::Network;
+use crate::fabric::{Answers, Reachability};
 use crate::panics::Indispensable;
 use crate::router::Client;
 use crate::state::Home;
@@ -20,6 +22,8 @@ pub struct Networks {
     /// Weak: the cloud has the backend, which has this.
     cloud: Weak<Cloud>,
     told: Mutex<Told>,
+    /// What the router has told of guests' answers to ARP, by instance.
+    answers: Mutex<BTreeMap<String, Answers>>,
 }
 
 /// The router, and what it has been told.
@@ -37,6 +41,7 @@ impl Networks {
             home,
             cloud: Arc::downgrade(&cloud),
             told: Mutex::default(),
+            answers: Mutex::default(),
         }
     }
 
@@ -47,6 +52,13 @@ impl Networks {
     /// What kept the router from it.
     pub fn refresh(&self) -> Result<()> {
         self.bring_about(true)
+    }
+
+    /// Whether an instance's guest answers ARP, as it was known a second ago. `None`: it is not plugged in.
+    #[must_use]
+    pub fn reachability(&self, instance: &str) -> Option<Reachability> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.get(instance).map(|answers| answers.state)
     }
 
     /// Follows the records until the task is dropped.
@@ -83,9 +95,10 @@ impl Networks {
         if networks.is_empty() {
             // Without a connection it ends by itself.
             *told = Told::default();
+            self.learn(BTreeMap::new());
             return Ok(());
         }
-        match told.tell(&self.home, &networks, refresh) {
+        let answers = match told.tell(&self.home, &networks, refresh) {
             // It was killed, or ended just now. The next takes over what it left.
             Err(error) if error.code == "RouterGone" => {
                 tracing::warn!(%error, "starts another");
@@ -93,7 +106,15 @@ impl Networks {
                 told.tell(&self.home, &networks, refresh)
             }
             done => done,
-        }
+        };
+        self.learn(answers?);
+        Ok(())
+    }
+
+    fn learn(&self, now: BTreeMap<String, Answers>) {
+        let mut known = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut *known);
+        *known = later(&before, now);
     }
 
     fn wanted(&self) -> Result<Vec<Network>> {
@@ -111,8 +132,30 @@ impl Networks {
     }
 }
 
+/// What is known now. A router that has just taken over has not asked yet, and what was known of the same tap holds.
+fn later(
+    before: &BTreeMap<String, Answers>,
+    mut now: BTreeMap<String, Answers>,
+) -> BTreeMap<String, Answers> {
+    for (id, answers) in &mut now {
+        let before = before.get(id).filter(|before| before.tap == answers.tap);
+        if let Some(before) = before
+            && answers.state == Reachability::Initializing
+        {
+            answers.state = before.state;
+        }
+    }
+    now
+}
+
 impl Told {
-    fn tell(&mut self, home: &Home, networks: &[Network], refresh: bool) -> Result<()> {
+    /// Tells the router what has changed, and asks it which guests answer.
+    fn tell(
+        &mut self,
+        home: &Home,
+        networks: &[Network],
+        refresh: bool,
+    ) -> Result<BTreeMap<String, Answers>> {
         let new = self.router.is_none();
         let router = match &mut self.router {
             Some(router) => router,
@@ -125,9 +168,24 @@ impl Told {
                 // It is not known what it has done of it.
                 Err(_) => self.networks.clear(),
             }
-            done
-        } else {
-            router.uplink().map(drop)
+            done?;
         }
+        router.answers()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_router_is_no_reason_to_forget_an_answer_but_another_start_is() {
+        let answers = |tap, state| BTreeMap::from([("i-1".to_owned(), Answers { tap, state })]);
+        let passed = answers(7, Reachability::Passed);
+        let silent = |tap| answers(tap, Reachability::Initializing);
+        assert_eq!(later(&passed, silent(7)), passed);
+        assert_eq!(later(&passed, silent(8)), silent(8));
+        assert_eq!(later(&BTreeMap::new(), silent(7)), silent(7));
+        assert_eq!(later(&passed, BTreeMap::new()), BTreeMap::new());
     }
 }

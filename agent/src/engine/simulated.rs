@@ -9,6 +9,7 @@ use futures::future::{self, BoxFuture};
 
 use super::{Backend, End, Failure, Machine};
 use crate::api::ApiError;
+use crate::fabric::Reachability;
 use crate::types::InstanceType;
 
 /// How long each transition takes.
@@ -77,8 +78,8 @@ impl Backend for Simulated {
         Ok(CONSOLE.bytes().take(limit).collect())
     }
 
-    fn reachable(&self, _id: &str) -> Option<bool> {
-        Some(true)
+    fn reachability(&self, _id: &str) -> Option<Reachability> {
+        Some(Reachability::Passed)
     }
 
     fn start(self: Arc<Self>, _machine: Machine) -> BoxFuture<'static, Result<(), Failure>> {

@@ -157,6 +157,7 @@ impl FabricConfig {
             hostname: port.hostname.clone(),
             groups: vec![group.to_owned()],
             checked: true,
+            primary: true,
             instance: None,
         });
         Network {

@@ -116,18 +116,23 @@ impl Links {
 
     /// Names of all bridges.
     async fn bridges(&self) -> Result<Vec<String>> {
-        self.names(|kind| *kind == InfoKind::Bridge).await
+        let bridges = self.named(|kind| *kind == InfoKind::Bridge).await?;
+        Ok(bridges.into_keys().collect())
     }
 
     /// Whether a tap is open.
     pub(super) async fn has_taps(&self) -> Result<bool> {
-        let taps = self.names(|kind| *kind == InfoKind::Tun).await?;
-        Ok(!taps.is_empty())
+        Ok(!self.taps().await?.is_empty())
     }
 
-    async fn names(&self, wanted: impl Fn(&InfoKind) -> bool) -> Result<Vec<String>> {
+    /// The index of each open tap, by its name.
+    pub(super) async fn taps(&self) -> Result<HashMap<String, u32>> {
+        self.named(|kind| *kind == InfoKind::Tun).await
+    }
+
+    async fn named(&self, wanted: impl Fn(&InfoKind) -> bool) -> Result<HashMap<String, u32>> {
         let mut links = self.handle.link().get().execute();
-        let mut names = Vec::new();
+        let mut names = HashMap::new();
         while let Some(link) = links
             .try_next()
             .await
@@ -147,7 +152,7 @@ impl Links {
                     LinkAttribute::IfName(name) => Some(name.clone()),
                     _ => None,
                 });
-            names.extend(name.filter(|_| is));
+            names.extend(name.filter(|_| is).map(|name| (name, link.header.index)));
         }
         Ok(names)
     }

@@ -31,6 +31,7 @@ mod host_process;
 mod join;
 mod links;
 pub mod network;
+mod probe;
 mod publish;
 mod rules;
 mod shared;
@@ -58,6 +59,7 @@ pub use enter::{Entered, enter, enter_beside};
 pub use error::{FabricError, Result};
 pub use join::{Branch, Joined, join};
 pub use links::Plug;
+pub use probe::{Answers, Pace, Reachability};
 pub use shared::Shared;
 pub use uplink::UplinkState;
 

@@ -110,6 +110,8 @@ pub struct Port {
     pub checked: bool,
     /// The instance whose metadata its addresses may read.
     pub instance: Option<String>,
+    /// Whether it is the instance's primary interface (device index 0), by which it is seen whether the guest answers.
+    pub primary: bool,
 }
 
 impl Port {

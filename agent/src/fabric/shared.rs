@@ -24,6 +24,7 @@ use super::error::Result;
 use super::host::HostSide;
 use super::links::Links;
 use super::network::Network;
+use super::probe::{Answers, Pace};
 use super::uplink::{self, UplinkState};
 use super::veth::{self, REACH, Slot};
 use super::vpc::{self, Vpc};
@@ -40,6 +41,7 @@ pub struct Shared {
     public: BTreeMap<Ipv4Addr, String>,
     /// The host's own way to public addresses, when we are root.
     reach: Option<Slot>,
+    pace: Pace,
     _tasks: JoinSet<()>,
 }
 
@@ -69,8 +71,16 @@ impl Shared {
             adopted: HashMap::new(),
             public: BTreeMap::new(),
             reach,
+            pace: Pace::default(),
             _tasks: tasks,
         })
+    }
+
+    /// How often the guests of VPCs that are made from now on are asked whether they answer.
+    #[must_use]
+    pub fn with_pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
     }
 
     /// Takes over the namespace of a VPC that a router before us made. The next [`Shared::apply`] makes it work again.
@@ -139,7 +149,8 @@ impl Shared {
         vpc::prepare(&net, &network)?;
         wire::lay(&self.links, &wire_name(&id), &net, network.mtu).await?;
         let host = Arc::clone(&self.host);
-        let vpc = Vpc::start(net, network, host, self.uplink.clone()).await?;
+        let mut vpc = Vpc::start(net, network, host, self.uplink.clone()).await?;
+        vpc.watch(self.pace)?;
         self.vpcs.insert(id, vpc);
         Ok(())
     }
@@ -162,6 +173,12 @@ impl Shared {
     #[must_use]
     pub fn namespace(&self, id: &str) -> Option<RawFd> {
         Some(self.vpcs.get(id)?.namespace().as_raw_fd())
+    }
+
+    /// What is known of the instances' answers to ARP, by instance.
+    #[must_use]
+    pub fn answers(&self) -> BTreeMap<String, Answers> {
+        self.vpcs.values().flat_map(Vpc::answers).collect()
     }
 
     /// How it stands with the way to the outside.

@@ -1,10 +1,10 @@
 //! The network of one VPC at work: a network namespace made to be what a [`Network`] says.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{SocketAddrV4, TcpListener};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::thread;
 
 use nix::sched::{CloneFlags, setns};
@@ -17,6 +17,7 @@ use super::error::{FabricError, Result};
 use super::host::HostSide;
 use super::links::Links;
 use super::network::Network;
+use super::probe::{self, Answers, Pace, Prober};
 use super::uplink::UplinkState;
 use super::{dhcp, dns, rules, sysctl};
 
@@ -27,6 +28,11 @@ pub(super) struct Current(watch::Receiver<Arc<Network>>);
 impl Current {
     pub(super) fn get(&self) -> Arc<Network> {
         Arc::clone(&self.0.borrow())
+    }
+
+    /// Waits until it has changed since the last look; false when there is none any more.
+    pub(super) async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
     }
 
     /// A network that does not change.
@@ -79,6 +85,7 @@ pub(super) struct Vpc {
     dns: Arc<dns::Server>,
     dhcp: HashMap<String, AbortHandle>,
     imds: Option<TcpListener>,
+    answers: probe::Known,
     tasks: JoinSet<()>,
 }
 
@@ -105,6 +112,7 @@ impl Vpc {
             dns,
             dhcp: HashMap::new(),
             imds: Some(imds),
+            answers: probe::Known::default(),
             tasks,
         };
         vpc.serve_subnets()?;
@@ -159,6 +167,21 @@ impl Vpc {
         self.imds.take()
     }
 
+    /// Watches from now on whether its instances answer.
+    pub(super) fn watch(&mut self, pace: Pace) -> Result<()> {
+        let (links, socket) = inside(&self.net, || Ok((Links::connect()?, probe::socket()?)))?;
+        let answers = Arc::clone(&self.answers);
+        let prober = Prober::new(self.current(), links, socket, pace, answers)?;
+        self.tasks.spawn(prober.run());
+        Ok(())
+    }
+
+    /// What is known of its instances' answers, by instance.
+    pub(super) fn answers(&self) -> BTreeMap<String, Answers> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.clone()
+    }
+
     /// Does this as long as the network is there.
     pub(super) fn serve(&mut self, what: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(what);
@@ -202,6 +225,7 @@ fn wiring(network: &Network) -> Network {
         port.groups.clear();
         port.public.clear();
         port.instance = None;
+        port.primary = false;
         port.checked = true;
     }
     network

@@ -1,5 +1,6 @@
 //! Talking to the router, and starting it.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -13,8 +14,8 @@ use std::thread;
 use super::protocol::{Reply, Request, SOCKET};
 use super::{LOG, Ready};
 use crate::error::{Context, Error, Kind, Result};
-use crate::fabric::UplinkState;
 use crate::fabric::network::Network;
+use crate::fabric::{Answers, UplinkState};
 use crate::state::{Home, connect_socket};
 
 /// A connection to the router. While one is open, the router does not end.
@@ -94,6 +95,17 @@ impl Client {
     pub fn uplink(&mut self) -> Result<UplinkState> {
         match self.ask(&Request::Uplink)? {
             Reply::Uplink { state } => Ok(state),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Which guests answer ARP, by instance.
+    ///
+    /// # Errors
+    /// `RouterGone`.
+    pub fn answers(&mut self) -> Result<BTreeMap<String, Answers>> {
+        match self.ask(&Request::Answers)? {
+            Reply::Answers { answers } => Ok(answers),
             other => Err(unexpected(&other)),
         }
     }

@@ -318,6 +318,9 @@ impl Router {
             Request::Uplink => Ok(Reply::Uplink {
                 state: self.shared.lock().await.uplink(),
             }),
+            Request::Answers => Ok(Reply::Answers {
+                answers: self.shared.lock().await.answers(),
+            }),
         }
     }
 

@@ -1,12 +1,13 @@
 //! What is said on the router's socket: JSON lines, one reply a request.
 
+use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::fabric::UplinkState;
 use crate::fabric::network::Network;
+use crate::fabric::{Answers, UplinkState};
 
 /// Name of the router's socket in the state folder.
 pub(super) const SOCKET: &str = "router.sock";
@@ -27,6 +28,8 @@ pub(super) enum Request {
     },
     /// Whether guests reach the outside.
     Uplink,
+    /// Which guests answer ARP.
+    Answers,
 }
 
 /// A reply line.
@@ -46,6 +49,11 @@ pub(super) enum Reply {
     Uplink {
         /// As the fabric tells it.
         state: UplinkState,
+    },
+    /// Which guests answer ARP.
+    Answers {
+        /// By instance; those that are plugged in.
+        answers: BTreeMap<String, Answers>,
     },
     /// It cannot be done.
     Refused {

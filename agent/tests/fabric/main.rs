@@ -15,6 +15,7 @@ mod gone;
 mod guest;
 mod outer;
 mod publish;
+mod status;
 mod uplink;
 mod vpc;
 
@@ -152,6 +153,11 @@ const CASES: &[Case] = &[
         "routes_lead_through_an_instance",
         Needs::Nothing,
         vpc::routed_through_an_instance,
+    ),
+    case(
+        "guests_are_asked_whether_they_answer",
+        Needs::Nothing,
+        status::answers,
     ),
     case("an_adopted_vpc_goes_on", Needs::Nothing, vpc::adopted),
     case("kill_9_leaves_nothing", Needs::Nothing, gone::kill_9),

@@ -22,7 +22,7 @@ use crate::outer::sh;
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Enters, starts the shared network and runs the test on it.
-fn on_shared<F: Future<Output = ()>>(test: impl FnOnce(Shared) -> F) {
+pub(crate) fn on_shared<F: Future<Output = ()>>(test: impl FnOnce(Shared) -> F) {
     inside(&closed(), async |entered| {
         let shared = Shared::start(entered).await.expect("start");
         test(shared).await;
@@ -33,11 +33,11 @@ fn net(text: &str) -> Ipv4Net {
     text.parse().expect("a range")
 }
 
-fn address(subnet: u8, host: u8) -> Ipv4Addr {
+pub(crate) fn address(subnet: u8, host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, subnet, host)
 }
 
-fn public(last: u8) -> Ipv4Addr {
+pub(crate) fn public(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(100, 64, 0, last)
 }
 
@@ -46,7 +46,7 @@ fn bridge(vpc: char, subnet: u8) -> String {
 }
 
 /// A port of a subnet in this VPC.
-fn port(vpc: char, subnet: u8, host: u8, group: &str) -> Port {
+pub(crate) fn port(vpc: char, subnet: u8, host: u8, group: &str) -> Port {
     Port {
         tap: format!("e{vpc}{subnet}x{host}"),
         bridge: bridge(vpc, subnet),
@@ -58,6 +58,7 @@ fn port(vpc: char, subnet: u8, host: u8, group: &str) -> Port {
         groups: vec![group.to_owned()],
         checked: true,
         instance: None,
+        primary: true,
     }
 }
 
@@ -79,7 +80,7 @@ fn all_out() -> Rule {
 
 /// 10.0.0.0/16 with the subnets 10.0.0.0/24, which leads outside, and 10.0.1.0/24, which does not. Group `web` takes
 /// port 80 from everybody, group `db` port 5432 from `web`.
-fn network(vpc: char, ports: Vec<Port>) -> Network {
+pub(crate) fn network(vpc: char, ports: Vec<Port>) -> Network {
     let subnet = |number: u8, routes| Subnet {
         bridge: bridge(vpc, number),
         cidr: net(&format!("10.0.{number}.0/24")),
@@ -107,7 +108,7 @@ fn network(vpc: char, ports: Vec<Port>) -> Network {
 }
 
 /// A guest on a port that the network has.
-async fn boot(shared: &Shared, network: &Network, ip: Ipv4Addr) -> Guest {
+pub(crate) async fn boot(shared: &Shared, network: &Network, ip: Ipv4Addr) -> Guest {
     let port = network
         .ports
         .iter()
@@ -129,7 +130,7 @@ async fn boot(shared: &Shared, network: &Network, ip: Ipv4Addr) -> Guest {
 }
 
 /// Makes the tap of a port and plugs it in, as a supervisor does.
-fn plug(namespace: OwnedFd, port: &Port) -> OwnedFd {
+pub(crate) fn plug(namespace: OwnedFd, port: &Port) -> OwnedFd {
     let (tap, bridge, mac) = (port.tap.clone(), port.bridge.clone(), port.mac);
     let made = thread::spawn(move || {
         setns(&namespace, CloneFlags::CLONE_NEWNET).expect("enter the VPC");
@@ -146,7 +147,7 @@ fn plug(namespace: OwnedFd, port: &Port) -> OwnedFd {
 }
 
 /// Serves its clients' addresses and then what they send, back to them.
-async fn serve(guest: &Guest, ip: Ipv4Addr, port: u16) {
+pub(crate) async fn serve(guest: &Guest, ip: Ipv4Addr, port: u16) {
     let listening = guest.run(move || {
         let listener = TcpListener::bind((ip, port)).expect("listen");
         thread::spawn(move || {
@@ -165,7 +166,11 @@ async fn serve(guest: &Guest, ip: Ipv4Addr, port: u16) {
 }
 
 /// A connection and the greeting, or how it failed.
-async fn ask(guest: &Guest, to: Ipv4Addr, port: u16) -> Result<(TcpStream, String), ErrorKind> {
+pub(crate) async fn ask(
+    guest: &Guest,
+    to: Ipv4Addr,
+    port: u16,
+) -> Result<(TcpStream, String), ErrorKind> {
     let asked = guest.run(move || {
         let address = SocketAddr::V4(SocketAddrV4::new(to, port));
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
@@ -176,7 +181,7 @@ async fn ask(guest: &Guest, to: Ipv4Addr, port: u16) -> Result<(TcpStream, Strin
     asked.await.map_err(|error: std::io::Error| error.kind())
 }
 
-fn read_line(stream: &mut TcpStream) -> String {
+pub(crate) fn read_line(stream: &mut TcpStream) -> String {
     let mut line = String::new();
     let mut byte = [0];
     while stream.read_exact(&mut byte).is_ok() && byte != *b"\n" {
@@ -185,11 +190,11 @@ fn read_line(stream: &mut TcpStream) -> String {
     line
 }
 
-async fn greeting(guest: &Guest, to: Ipv4Addr, port: u16) -> Result<String, ErrorKind> {
+pub(crate) async fn greeting(guest: &Guest, to: Ipv4Addr, port: u16) -> Result<String, ErrorKind> {
     ask(guest, to, port).await.map(|(_, greeting)| greeting)
 }
 
-const SILENCE: Result<String, ErrorKind> = Err(ErrorKind::TimedOut);
+pub(crate) const SILENCE: Result<String, ErrorKind> = Err(ErrorKind::TimedOut);
 
 pub(crate) fn security_groups() {
     on_shared(async |mut shared| {

@@ -108,6 +108,10 @@ fn port(region: &Region, eni: &NetworkInterface, public: bool) -> Port {
         groups: eni.groups.clone(),
         checked: eni.source_dest_check,
         instance,
+        primary: eni
+            .attachment
+            .as_ref()
+            .is_some_and(|one| one.device_index == 0),
     }
 }
 

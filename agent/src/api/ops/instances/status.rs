@@ -9,6 +9,7 @@ use crate::api::wire::{Timestamp, shapes};
 use crate::api::{ApiError, Call};
 use crate::cloud::Cloud;
 use crate::cloud::instance::Instance;
+use crate::fabric::Reachability;
 use crate::state::record::State;
 
 shapes! {
@@ -88,10 +89,7 @@ pub(super) fn describe_instance_status(
         for instance in region.instances.iter() {
             let named = request.instance_ids.is_empty()
                 || request.instance_ids.contains(&instance.instance_id);
-            // A look at the guest's console: only where the answer shows.
-            let shows = named && instance.state == State::Running;
-            let reachable = shows.then(|| cloud.reachable(&instance.instance_id));
-            let shown = status(instance, reachable.flatten());
+            let shown = status(instance, cloud.reachability(&instance.instance_id));
             let passes = filters.pass(&instance.tags, |name| match name {
                 "availability-zone" => one(&instance.zone),
                 "instance-state-name" => one(instance.state.name()),
@@ -126,30 +124,40 @@ fn reachability(summary: &Summary) -> Vec<String> {
     details.map(|detail| detail.status.clone()).collect()
 }
 
-/// `reachable`: whether the guest has been seen on its network, when that is known.
-fn status(instance: &Instance, reachable: Option<bool>) -> InstanceStatus {
-    let running = instance.state == State::Running;
-    let summary = |status: &str, detail: Option<&str>| Summary {
-        details: detail
-            .map(|detail| Detail {
-                impaired_since: None,
-                name: "reachability".to_owned(),
-                status: detail.to_owned(),
-            })
-            .into_iter()
-            .collect(),
+/// A check's result, with the reachability in detail where there is a machine.
+fn summary(status: &str, reachability: Option<&str>, impaired_since: Option<Timestamp>) -> Summary {
+    let detail = |status: &str| Detail {
+        impaired_since,
+        name: "reachability".to_owned(),
         status: status.to_owned(),
     };
-    let (guest, system) = match (running, reachable) {
-        (false, _) => (
-            summary("not-applicable", None),
-            summary("not-applicable", None),
-        ),
-        (true, Some(true)) => (summary("ok", Some("passed")), summary("ok", Some("passed"))),
-        (true, _) => (
-            summary("initializing", Some("initializing")),
-            summary("ok", Some("passed")),
-        ),
+    Summary {
+        details: reachability.map(detail).into_iter().collect(),
+        status: status.to_owned(),
+    }
+}
+
+fn guest_check(reachability: Option<Reachability>) -> Summary {
+    match reachability {
+        None | Some(Reachability::Initializing) => {
+            summary("initializing", Some("initializing"), None)
+        }
+        Some(Reachability::Passed) => summary("ok", Some("passed"), None),
+        Some(Reachability::Failed { since }) => {
+            summary("impaired", Some("failed"), Some(Timestamp(since.into())))
+        }
+    }
+}
+
+/// The instance check is whether the guest answers, the system check whether there is a machine, which is what
+/// `running` says.
+fn status(instance: &Instance, reachability: Option<Reachability>) -> InstanceStatus {
+    let (guest, system) = if instance.state == State::Running {
+        let system = summary("ok", Some("passed"), None);
+        (guest_check(reachability), system)
+    } else {
+        let none = || summary("not-applicable", None, None);
+        (none(), none())
     };
     InstanceStatus {
         availability_zone: instance.zone.clone(),
@@ -158,5 +166,37 @@ fn status(instance: &Instance, reachable: Option<bool>) -> InstanceStatus {
         state: view::state(instance.state),
         instance_status: guest,
         system_status: system,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    #[test]
+    fn what_the_guest_answers_is_the_instance_check() {
+        let told = |reachability| {
+            let summary = guest_check(reachability);
+            let detail = summary.details.into_iter().next().unwrap();
+            let since = detail.impaired_since.map(Timestamp::text);
+            (summary.status, detail.status, since)
+        };
+        let words = |one: &str, two: &str, since: Option<&str>| {
+            (one.to_owned(), two.to_owned(), since.map(str::to_owned))
+        };
+        let initializing = words("initializing", "initializing", None);
+        assert_eq!(told(None), initializing);
+        assert_eq!(told(Some(Reachability::Initializing)), initializing);
+        assert_eq!(
+            told(Some(Reachability::Passed)),
+            words("ok", "passed", None)
+        );
+        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400);
+        assert_eq!(
+            told(Some(Reachability::Failed { since })),
+            words("impaired", "failed", Some("1970-01-02T00:00:00.000Z"))
+        );
     }
 }
