@@ -22,6 +22,7 @@
 //! `docs/fabric.md` tells how and why.
 
 mod config;
+mod conntrack;
 mod dhcp;
 mod dns;
 mod enter;

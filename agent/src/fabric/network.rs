@@ -183,10 +183,9 @@ impl Network {
         self.subnets.iter().find(|subnet| subnet.bridge == bridge)
     }
 
-    /// All public addresses of the network.
-    pub fn public_addresses(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
-        let pairs = self.ports.iter().flat_map(|port| &port.public);
-        pairs.map(|(_, public)| *public)
+    /// All private addresses that have a public one, with it.
+    pub fn public_pairs(&self) -> impl Iterator<Item = (Ipv4Addr, Ipv4Addr)> + '_ {
+        self.ports.iter().flat_map(|port| &port.public).copied()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The packet filter: one nftables transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use super::config::{DNS_LINK_LOCAL, IMDS_ADDRESS};
 use super::error::{FabricError, Result};
 use super::network::{Network, Outside, Peer, Port, Rule, Traffic};
-use super::{UPLINK, tools};
+use super::{UPLINK, conntrack, tools};
 
 /// Most packets a second that one interface may send to link-local services
 /// (EC2: 1024 per interface for DNS, metadata and time together).
@@ -125,7 +125,7 @@ fn filter_table(network: &Network) -> String {
         Outside::Masquerade => "accept",
         Outside::OneToOne => "ip saddr @public accept",
     };
-    let public = network.ports.iter().flat_map(|port| &port.public);
+    let public = network.public_pairs();
     let public: Vec<String> = public.map(|(private, _)| private.to_string()).collect();
     let groups = Groups::of(network);
     format!(
@@ -187,7 +187,7 @@ fn filter_table(network: &Network) -> String {
 }
 
 /// Public addresses are one to one with private ones. Its chains stay while its maps change: connections keep their
-/// translation, new ones get the new.
+/// translation, new ones get the new. Those whose translation is no more are ended by [`end_untranslated`].
 fn nat_table(network: &Network) -> String {
     match network.outside {
         Outside::Masquerade => format!(
@@ -201,7 +201,7 @@ add rule ip cumulet_nat postrouting oifname "{UPLINK}" masquerade
 "#
         ),
         Outside::OneToOne => {
-            let pairs = || network.ports.iter().flat_map(|port| &port.public);
+            let pairs = || network.public_pairs();
             let out: Vec<_> = pairs().map(|(one, two)| format!("{one} : {two}")).collect();
             let back: Vec<_> = pairs().map(|(one, two)| format!("{two} : {one}")).collect();
             let mut text = format!(
@@ -232,6 +232,29 @@ add rule ip cumulet_nat postrouting oifname "{UPLINK}" snat to ip saddr map @to_
                 }
             }
             text
+        }
+    }
+}
+
+/// Ends the connections of public addresses that are another's now, or nobody's, in the caller's network namespace.
+pub(super) fn end_untranslated(network: &Network) {
+    if network.outside == Outside::Masquerade {
+        return;
+    }
+    let pairs: HashSet<(Ipv4Addr, Ipv4Addr)> = network.public_pairs().collect();
+    let gone = |pair: Option<_>| pair.is_some_and(|pair| !pairs.contains(&pair));
+    match conntrack::end(|flow| gone(flow.source()) || gone(flow.destination())) {
+        Ok(0) => {}
+        Ok(ended) => {
+            tracing::info!(
+                vpc = network.id,
+                ended,
+                "connections of addresses that moved"
+            );
+        }
+        // All new connections are as they are to be.
+        Err(error) => {
+            tracing::warn!(vpc = network.id, %error, "connections of addresses that moved go on");
         }
     }
 }

@@ -28,7 +28,7 @@ use super::probe::{Answers, Pace};
 use super::uplink::{self, UplinkState};
 use super::veth::{self, REACH, Slot};
 use super::vpc::{self, Vpc};
-use super::{UPLINK, rules, sysctl, wire};
+use super::{UPLINK, conntrack, rules, sysctl, wire};
 
 /// All VPCs' networks. Dropping it ends their servers; the namespaces go with the last process in them.
 #[derive(Debug)]
@@ -38,11 +38,20 @@ pub struct Shared {
     uplink: watch::Receiver<UplinkState>,
     vpcs: HashMap<String, Vpc>,
     adopted: HashMap<String, OwnedFd>,
-    public: BTreeMap<Ipv4Addr, String>,
+    public: BTreeMap<Ipv4Addr, Holder>,
     /// The host's own way to public addresses, when we are root.
     reach: Option<Slot>,
     pace: Pace,
     _tasks: JoinSet<()>,
+}
+
+/// Who has a public address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Holder {
+    /// The VPC's wire.
+    wire: String,
+    /// The private address in it.
+    private: Ipv4Addr,
 }
 
 impl Shared {
@@ -108,19 +117,22 @@ impl Shared {
         for network in networks {
             let id = network.id.clone();
             let name = wire_name(&id);
-            let addresses: Vec<Ipv4Addr> = network.public_addresses().collect();
+            let pairs: Vec<_> = network.public_pairs().collect();
             let done = match self.vpcs.get_mut(&id) {
                 Some(vpc) => vpc.apply(network).await,
                 None => self.make(network).await,
             };
             match done {
-                Ok(()) => public.extend(addresses.into_iter().map(|ip| (ip, name.clone()))),
+                Ok(()) => public.extend(pairs.into_iter().map(|(private, public)| {
+                    let wire = name.clone();
+                    (public, Holder { wire, private })
+                })),
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        for (ip, name) in &public {
-            if self.public.get(ip) != Some(name) {
-                wire::lead(&self.links, *ip, name).await?;
+        for (ip, holder) in &public {
+            if self.public.get(ip).map(|before| &before.wire) != Some(&holder.wire) {
+                wire::lead(&self.links, *ip, &holder.wire).await?;
             }
         }
         let new = public.keys().filter(|ip| !self.public.contains_key(ip));
@@ -130,6 +142,7 @@ impl Shared {
         for ip in &gone {
             wire::unlead(&self.links, *ip).await;
         }
+        self.end_moved(&public);
         if let Some(slot) = self.reach
             && !(new.is_empty() && gone.is_empty())
             && let Err(error) = self.host.lead(slot, new, gone)
@@ -138,6 +151,21 @@ impl Shared {
         }
         self.public = public;
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Ends the connections of public addresses that are another's now, or nobody's.
+    fn end_moved(&self, now: &BTreeMap<Ipv4Addr, Holder>) {
+        let before = self.public.iter();
+        let moved: Vec<Ipv4Addr> = before
+            .filter(|(ip, holder)| now.get(ip) != Some(holder))
+            .map(|(ip, _)| *ip)
+            .collect();
+        if moved.is_empty() {
+            return;
+        }
+        if let Err(error) = conntrack::end(|flow| moved.iter().any(|ip| flow.has(*ip))) {
+            tracing::warn!(%error, "connections of addresses that moved go on");
+        }
     }
 
     async fn make(&mut self, network: Network) -> Result<()> {

@@ -72,7 +72,10 @@ pub(super) fn inside<T: Send>(net: &OwnedFd, job: impl FnOnce() -> Result<T> + S
 pub(super) fn prepare(net: &OwnedFd, network: &Network) -> Result<()> {
     inside(net, || {
         sysctl::prepare()?;
-        rules::apply(&rules::ruleset(network).concat())
+        rules::apply(&rules::ruleset(network).concat())?;
+        // What is taken over may have been something else.
+        rules::end_untranslated(network);
+        Ok(())
     })
 }
 
@@ -132,7 +135,14 @@ impl Vpc {
             .filter_map(|(new, old)| (new != old).then_some(new))
             .collect();
         if !changed.is_empty() {
-            inside(&self.net, || rules::apply(&changed))?;
+            let moved = !old.public_pairs().eq(network.public_pairs());
+            inside(&self.net, || {
+                rules::apply(&changed)?;
+                if moved {
+                    rules::end_untranslated(&network);
+                }
+                Ok(())
+            })?;
         }
         if wiring(&old) != wiring(&network) {
             self.links.apply(&network).await?;

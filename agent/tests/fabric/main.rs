@@ -13,6 +13,7 @@ mod filter;
 mod frames;
 mod gone;
 mod guest;
+mod moved;
 mod outer;
 mod publish;
 mod status;
@@ -125,7 +126,7 @@ const CASES: &[Case] = &[
         uplink::offline,
     ),
     case(
-        "the_end_of_pasta_is_noticed",
+        "pasta_is_started_again_when_it_ends",
         Needs::Nothing,
         uplink::pasta_killed,
     ),
@@ -143,6 +144,11 @@ const CASES: &[Case] = &[
         "vpcs_with_the_same_range_meet_by_public_addresses_only",
         Needs::Nothing,
         vpc::public_addresses,
+    ),
+    case(
+        "connections_end_when_their_public_address_moves",
+        Needs::Nothing,
+        moved::connections,
     ),
     case(
         "the_host_reaches_public_addresses_and_not_back",

@@ -62,7 +62,7 @@ pub(crate) fn port(vpc: char, subnet: u8, host: u8, group: &str) -> Port {
     }
 }
 
-fn rule(egress: bool, traffic: Traffic, peer: Peer) -> Rule {
+pub(crate) fn rule(egress: bool, traffic: Traffic, peer: Peer) -> Rule {
     Rule {
         egress,
         traffic,
@@ -70,7 +70,7 @@ fn rule(egress: bool, traffic: Traffic, peer: Peer) -> Rule {
     }
 }
 
-fn anywhere() -> Peer {
+pub(crate) fn anywhere() -> Peer {
     Peer::Range(net("0.0.0.0/0"))
 }
 
