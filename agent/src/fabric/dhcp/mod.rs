@@ -7,7 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd as _;
 
-use dhcproto::v4::{DhcpOption, Flags, HType, Message, MessageType, Opcode, OptionCode};
+use dhcproto::v4::{DhcpOption, Flags, HType, Message, MessageType, NodeType, Opcode, OptionCode};
 use dhcproto::{Decodable, Encodable};
 use hickory_proto::rr::Name;
 use ipnet::Ipv4Net;
@@ -202,6 +202,8 @@ impl Client<'_> {
         options.extend(some(&set.dns).map(DhcpOption::DomainNameServer));
         options.extend(some(&set.ntp).map(DhcpOption::NtpServers));
         options.extend(some(&set.netbios).map(DhcpOption::NetBiosNameServers));
+        let node = set.netbios_node.map(NodeType::from);
+        options.extend(node.map(DhcpOption::NetBiosNodeType));
         if let Some(domain) = &set.domain {
             options.push(DhcpOption::DomainName(domain.clone()));
             let search = Name::from_ascii(format!("{domain}.")).ok();

@@ -10,6 +10,11 @@ const IP: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 10);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 1);
 
 fn server() -> Server {
+    server_with(|_| {})
+}
+
+/// The server of a network with options of its own.
+fn server_with(change: impl Fn(&mut Network)) -> Server {
     let port = PortConfig {
         mac: MAC,
         ip: IP,
@@ -19,7 +24,9 @@ fn server() -> Server {
         ports: vec![port],
         ..FabricConfig::default()
     };
-    Server::new("vpc0", Current::fixed(config.network()))
+    let mut network = config.network();
+    change(&mut network);
+    Server::new("vpc0", Current::fixed(network))
 }
 
 fn request(kind: MessageType, options: Vec<DhcpOption>) -> Message {
@@ -81,6 +88,40 @@ fn only_what_is_asked_for_comes() {
     assert!(reply.opts().contains(OptionCode::Router));
     assert!(!reply.opts().contains(OptionCode::ClasslessStaticRoute));
     assert!(!reply.opts().contains(OptionCode::InterfaceMtu));
+}
+
+#[test]
+fn netbios_is_told_when_the_option_set_has_it() {
+    let asked = |codes: Vec<u8>| {
+        let codes = codes.into_iter().map(OptionCode::from).collect();
+        let list = DhcpOption::ParameterRequestList(codes);
+        request(MessageType::Discover, vec![list]).to_vec().unwrap()
+    };
+    let reply = |server: &Server, request: &[u8]| {
+        let (bytes, _) = server.answer_bytes(request).unwrap();
+        Message::from_bytes(&bytes).unwrap()
+    };
+    let name_server = Ipv4Addr::new(10, 0, 0, 5);
+    for node in [1, 2, 4, 8] {
+        let server = server_with(|network| {
+            network.options.netbios = vec![name_server];
+            network.options.netbios_node = Some(node);
+        });
+        let told = reply(&server, &asked(vec![44, 46]));
+        assert_eq!(
+            told.opts().get(OptionCode::NetBiosNameServers),
+            Some(&DhcpOption::NetBiosNameServers(vec![name_server]))
+        );
+        assert_eq!(
+            told.opts().get(OptionCode::NetBiosNodeType),
+            Some(&DhcpOption::NetBiosNodeType(NodeType::from(node)))
+        );
+        let silent = reply(&server, &asked(vec![1]));
+        assert!(!silent.opts().contains(OptionCode::NetBiosNodeType));
+    }
+    let without = reply(&server(), &asked(vec![44, 46]));
+    assert!(!without.opts().contains(OptionCode::NetBiosNameServers));
+    assert!(!without.opts().contains(OptionCode::NetBiosNodeType));
 }
 
 #[test]
