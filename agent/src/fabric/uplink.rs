@@ -28,6 +28,12 @@ use super::veth::{self, Slot};
 const READY_MAX: Duration = Duration::from_secs(20);
 /// Pause between two looks at it.
 const READY_POLL: Duration = Duration::from_millis(20);
+/// Pause before a program that has ended is started again; it doubles each time.
+const AGAIN_MIN: Duration = Duration::from_secs(1);
+/// It does not get longer than this.
+const AGAIN_MAX: Duration = Duration::from_secs(60);
+/// One that has run for so long before it ended is started again without a longer pause.
+const STEADY: Duration = Duration::from_secs(300);
 /// Lines of the program's output that an error shows.
 const SHOWN_LINES: usize = 5;
 
@@ -40,11 +46,11 @@ pub enum UplinkState {
     Up(UplinkMode),
     /// Not wanted.
     Off,
-    /// Guests do not reach the outside; the text says why and what helps.
+    /// Guests do not reach the outside; the text says why and what helps. What has worked before is made again.
     Down(String),
 }
 
-/// Makes the uplink in the background and watches over it; how it stands is what is returned.
+/// Makes the uplink in the background and makes it again when it ends; how it stands is what is returned.
 pub(super) fn spawn(
     tasks: &mut JoinSet<()>,
     host: &Arc<HostSide>,
@@ -72,24 +78,49 @@ async fn run(
         UplinkMode::Slirp4netns => &[UplinkMode::Slirp4netns],
         UplinkMode::Veth => &[UplinkMode::Veth],
     };
+    let mut pause = AGAIN_MIN;
+    let mut worked = false;
+    loop {
+        let begun = Instant::now();
+        let reason = match start(&host, &namespaces, candidates).await {
+            Ok((mode, running)) => {
+                tracing::info!(%mode, "guests reach the outside");
+                state.send_replace(UplinkState::Up(mode));
+                worked = true;
+                let output = running.ended().await;
+                if begun.elapsed() >= STEADY {
+                    pause = AGAIN_MIN;
+                }
+                format!("{mode} has ended: {output}")
+            }
+            Err(reason) => reason,
+        };
+        state.send_replace(UplinkState::Down(reason.clone()));
+        if !worked {
+            // What has never worked needs the user.
+            tracing::warn!("guests run without the outside: {reason}");
+            return;
+        }
+        tracing::warn!("guests have lost the outside: {reason}; it is made again in {pause:?}");
+        sleep(pause).await;
+        pause = (pause * 2).min(AGAIN_MAX);
+    }
+}
+
+/// Starts the first that can be.
+async fn start(
+    host: &HostSide,
+    namespaces: &Namespaces,
+    candidates: &[UplinkMode],
+) -> Result<(UplinkMode, Running), String> {
     let mut reasons = Vec::new();
     for &mode in candidates {
-        match Running::start(&host, &namespaces, mode).await {
-            Ok(running) => {
-                tracing::debug!(%mode, "uplink is up");
-                state.send_replace(UplinkState::Up(mode));
-                let output = running.ended().await;
-                let reason = format!("{mode} has ended: {output}");
-                tracing::warn!("guests have lost the outside: {reason}");
-                state.send_replace(UplinkState::Down(reason));
-                return;
-            }
+        match Running::start(host, namespaces, mode).await {
+            Ok(running) => return Ok((mode, running)),
             Err(error) => reasons.push(error.to_string()),
         }
     }
-    let reason = reasons.join("; ");
-    tracing::warn!("guests run without the outside: {reason}");
-    state.send_replace(UplinkState::Down(reason));
+    Err(reasons.join("; "))
 }
 
 /// An uplink's program at work; its output ends when it does.

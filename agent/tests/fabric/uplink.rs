@@ -222,30 +222,41 @@ pub(crate) fn offline() {
 }
 
 pub(crate) fn pasta_killed() {
-    on_fabric(
-        &EnterConfig {
-            uplink: UplinkMode::Pasta,
-            ..EnterConfig::default()
-        },
-        1,
-        async |fabric| {
-            assert_eq!(
-                fabric.uplink_settled().await,
-                UplinkState::Up(UplinkMode::Pasta)
-            );
+    let host = host_address();
+    let outside = TcpListener::bind((host, 0)).expect("bind");
+    let port = port_of(&outside);
+    let config = EnterConfig {
+        uplink: UplinkMode::Pasta,
+        ..EnterConfig::default()
+    };
+    on_fabric(&config, 1, async |fabric| {
+        greet(outside, "outside");
+        let up = UplinkState::Up(UplinkMode::Pasta);
+        assert_eq!(fabric.uplink_settled().await, up);
+        let guest = Guest::with_address(&fabric, 0).await;
+        let mut uplink = fabric.uplink();
+        for round in 0..2 {
+            let answer = guest.run(move || connect((host, port), 60)).await;
+            assert_eq!(answer.expect("the outside answers"), "outside", "{round}");
             let pasta = started_by_host_side();
             assert!(!pasta.is_empty());
-            for pid in pasta {
-                nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("kill");
+            for pid in &pasta {
+                nix::sys::signal::kill(*pid, nix::sys::signal::Signal::SIGKILL).expect("kill");
             }
-            let mut uplink = fabric.uplink();
             uplink
                 .wait_for(|state| matches!(state, UplinkState::Down(_)))
                 .await
-                .expect("state");
-            wait_until("the interface is gone", || {
-                !std::path::Path::new("/proc/sys/net/ipv4/conf/up0").exists()
+                .expect("its end is noticed");
+            uplink
+                .wait_for(|state| *state == up)
+                .await
+                .expect("it is up again");
+            wait_until("another is there", || {
+                let now = started_by_host_side();
+                !now.is_empty() && now.iter().all(|pid| !pasta.contains(pid))
             });
-        },
-    );
+        }
+        let answer = guest.run(move || connect((host, port), 60)).await;
+        assert_eq!(answer.expect("the outside answers again"), "outside");
+    });
 }
