@@ -67,16 +67,12 @@ fn interfaces(region: &Region, id: &str) -> Vec<String> {
         .collect()
 }
 
-/// The instance starts: its interfaces get public addresses as their subnets say.
+/// The instance starts: it gets a public address if it had one at launch.
 ///
 /// # Errors
 /// When there is no address left.
 pub fn connect(region: &mut Region, id: &str) -> Result<(), ApiError> {
-    // As on EC2, only an instance with one interface gets an address of its own accord.
-    if let [eni] = &interfaces(region, id)[..] {
-        net::assign_public(region, eni, None)?;
-    }
-    Ok(())
+    net::assign_public_again(region, id)
 }
 
 /// The instance has stopped: its public addresses go back.

@@ -463,3 +463,104 @@ async fn many_are_launched_at_once_and_listed_page_by_page() {
     assert_eq!(code(wrong), "InvalidParameterValue");
     assert!(world.folder.path().join("cloud.sqlite").exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_elastic_ip_that_goes_leaves_a_new_public_address() {
+    let world = World::new();
+    let address = |id: &str| {
+        let shown = world.call("DescribeInstances", &[("InstanceId.1", id)]);
+        let shown = shown.unwrap();
+        let has = shown.contains("<ipAddress>");
+        has.then(|| text(&shown, "ipAddress"))
+    };
+    let launch = |public: &str| {
+        let more = [
+            ("NetworkInterface.1.DeviceIndex", "0"),
+            ("NetworkInterface.1.AssociatePublicIpAddress", public),
+        ];
+        text(&world.run(&more).unwrap(), "instanceId")
+    };
+    let allocate = || text(&world.call("AllocateAddress", &[]).unwrap(), "allocationId");
+    let associate = |elastic: &str, id: &str| {
+        let fields = [("AllocationId", elastic), ("InstanceId", id)];
+        text(
+            &world.call("AssociateAddress", &fields).unwrap(),
+            "associationId",
+        )
+    };
+    let disassociate = |association: &str| {
+        let fields = [("AssociationId", association)];
+        world.call("DisassociateAddress", &fields).unwrap();
+    };
+    let (one, elastic) = (launch("true"), allocate());
+    world.until(&one, "running").await;
+    let first = address(&one).unwrap();
+    let association = associate(&elastic, &one);
+    let elastic_ip = address(&one).unwrap();
+    assert_ne!(elastic_ip, first);
+    disassociate(&association);
+    assert!(address(&one).is_some_and(|new| new != elastic_ip));
+
+    // When it moves, whom it leaves gets one, too.
+    let two = launch("true");
+    world.until(&two, "running").await;
+    associate(&elastic, &one);
+    let association = associate(&elastic, &two);
+    assert_eq!(address(&two), Some(elastic_ip.clone()));
+    assert!(address(&one).is_some_and(|new| new != elastic_ip));
+    disassociate(&association);
+
+    // Not one that was launched without, not one that is stopped.
+    let without = launch("false");
+    world.until(&without, "running").await;
+    let association = associate(&elastic, &without);
+    disassociate(&association);
+    assert_eq!(address(&without), None);
+    let association = associate(&elastic, &one);
+    world
+        .call("StopInstances", &[("InstanceId.1", &one)])
+        .unwrap();
+    world.until(&one, "stopped").await;
+    disassociate(&association);
+    assert_eq!(address(&one), None);
+    // What was decided at launch counts at each start.
+    for id in [&one, &without] {
+        world
+            .call("StopInstances", &[("InstanceId.1", id)])
+            .unwrap();
+        world.until(id, "stopped").await;
+        world
+            .call("StartInstances", &[("InstanceId.1", id)])
+            .unwrap();
+        world.until(id, "running").await;
+    }
+    assert!(address(&one).is_some());
+    assert_eq!(address(&without), None);
+
+    // Nor one with two interfaces.
+    let shown = world
+        .call("DescribeInstances", &[("InstanceId.1", &one)])
+        .unwrap();
+    let subnet = text(&shown, "subnetId");
+    let made = world
+        .call("CreateNetworkInterface", &[("SubnetId", &subnet)])
+        .unwrap();
+    let eni = text(&made, "networkInterfaceId");
+    let primary = text(&shown, "networkInterfaceId");
+    let attach = [
+        ("NetworkInterfaceId", eni.as_str()),
+        ("InstanceId", &one),
+        ("DeviceIndex", "1"),
+    ];
+    world.call("AttachNetworkInterface", &attach).unwrap();
+    let fields = [
+        ("AllocationId", elastic.as_str()),
+        ("NetworkInterfaceId", &primary),
+    ];
+    let association = text(
+        &world.call("AssociateAddress", &fields).unwrap(),
+        "associationId",
+    );
+    disassociate(&association);
+    assert_eq!(address(&one), None);
+}

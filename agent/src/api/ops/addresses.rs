@@ -182,7 +182,7 @@ fn associate(
         }
         call.go()?;
         Ok(AssociateAddressResult {
-            association_id: Some(put(region, &allocation_id, &eni, private_ip)),
+            association_id: Some(put(region, &allocation_id, &eni, private_ip)?),
         })
     })
 }
@@ -221,7 +221,13 @@ fn target<'a>(
 }
 
 /// Moves an address to a private address, from which another Elastic IP and an auto-assigned one give way.
-fn put(region: &mut Region, allocation_id: &str, eni: &str, private_ip: Ipv4Addr) -> String {
+fn put(
+    region: &mut Region,
+    allocation_id: &str,
+    eni: &str,
+    private_ip: Ipv4Addr,
+) -> Result<String, ApiError> {
+    net::disassociate(region, allocation_id)?;
     net::leave_address(region, eni, private_ip);
     let primary = region
         .interfaces
@@ -238,7 +244,7 @@ fn put(region: &mut Region, allocation_id: &str, eni: &str, private_ip: Ipv4Addr
             private_ip,
         });
     }
-    association_id
+    Ok(association_id)
 }
 
 fn disassociate(
@@ -271,9 +277,7 @@ fn disassociate(
         };
         let id = found.allocation_id.clone();
         call.go()?;
-        if let Some(address) = region.addresses.edit(&id) {
-            address.association = None;
-        }
+        net::disassociate(region, &id)?;
         Ok(Done::yes())
     })
 }

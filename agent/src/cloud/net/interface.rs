@@ -56,6 +56,7 @@ pub fn create_interface(
         secondary_ips: Vec::new(),
         groups,
         public_ip: None,
+        auto_public: None,
         description: spec.description,
         source_dest_check: true,
         interface_type: "interface".to_owned(),
@@ -192,6 +193,8 @@ pub fn attach_interface(
         }
     }
     if let Some(interface) = region.interfaces.edit(eni_id) {
+        // It is for each launch to decide.
+        interface.auto_public = None;
         interface.attachment = Some(Attachment {
             attachment_id: ids::new("eni-attach"),
             instance_id: instance_id.to_owned(),

@@ -25,8 +25,8 @@ pub use lookup::{
 pub use names::{private_dns_name, private_domain, public_dns_name, zone_id, zone_prefix};
 pub use networks::networks;
 pub use public::{
-    assign_public, elastic_of, free_public_address, leave_address, public_address_at,
-    public_address_of, release_public,
+    assign_public, assign_public_again, disassociate, elastic_of, free_public_address,
+    leave_address, public_address_at, public_address_of, release_public,
 };
 pub use state::*;
 

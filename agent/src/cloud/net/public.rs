@@ -8,6 +8,7 @@ use rand::Rng;
 use super::NetworkInterface;
 use crate::api::ApiError;
 use crate::cloud::Region;
+use crate::state::record::State;
 
 /// Where "public" addresses come from: 100.64.0.0/10, shared address space (RFC 6598), which is routed nowhere on the
 /// Internet and is no private network that a host is likely to be in. The documentation ranges (RFC 5737) hold 762
@@ -96,8 +97,9 @@ pub fn free_public_address(region: &Region) -> Result<Ipv4Addr, ApiError> {
         })
 }
 
-/// Auto-assigns a public address at launch or start: when `wanted`, or when nothing is said and the subnet maps public
-/// addresses, whether or not there is a route for them, as on EC2. An interface that has one, or an Elastic IP, keeps it.
+/// Auto-assigns a public address: when `wanted`, or as it was at launch, or when nothing is said and the subnet maps
+/// public addresses, whether or not there is a route for them, as on EC2. An interface that has one, or an Elastic IP,
+/// keeps it.
 ///
 /// # Errors
 /// `InvalidNetworkInterfaceID.NotFound`, `InsufficientAddressCapacity`.
@@ -110,18 +112,61 @@ pub fn assign_public(
         .interfaces
         .get(eni_id)
         .ok_or_else(|| super::no_interface(eni_id))?;
-    let wanted = wanted.unwrap_or_else(|| {
+    let wanted = wanted.or(interface.auto_public).unwrap_or_else(|| {
         let subnet = region.subnets.get(&interface.subnet_id);
         subnet.is_some_and(|subnet| subnet.map_public_ip_on_launch)
     });
-    if !wanted || public_address_of(region, eni_id).is_some() {
-        return Ok(());
-    }
-    let address = free_public_address(region)?;
+    let address = match wanted && public_address_of(region, eni_id).is_none() {
+        true => Some(free_public_address(region)?),
+        false => None,
+    };
     if let Some(interface) = region.interfaces.edit(eni_id) {
-        interface.public_ip = Some(address);
+        interface.auto_public = Some(wanted);
+        interface.public_ip = address.or(interface.public_ip);
     }
     Ok(())
+}
+
+/// Auto-assigns a public address anew: to an instance that starts, or has lost its Elastic IP while it runs. It gets none
+/// if it was launched without one, has more than one interface, or has an Elastic IP at a secondary private address
+/// (EC2 user guide, "Amazon EC2 instance IP addressing", "Public IPv4 addresses").
+///
+/// # Errors
+/// `InsufficientAddressCapacity`.
+pub fn assign_public_again(region: &mut Region, instance_id: &str) -> Result<(), ApiError> {
+    let interfaces = super::interfaces_of(region, instance_id);
+    let [interface] = interfaces.as_slice() else {
+        return Ok(());
+    };
+    let eni = interface.network_interface_id.clone();
+    let secondary = interface.secondary_ips.iter();
+    if secondary
+        .map(|ip| elastic_of(region, &eni, *ip))
+        .any(|one| one.is_some())
+    {
+        return Ok(());
+    }
+    assign_public(region, &eni, None)
+}
+
+/// Takes an Elastic IP from where it is. A running instance gets an auto-assigned address in its place, if it may
+/// ([`assign_public_again`]).
+///
+/// # Errors
+/// `InsufficientAddressCapacity`.
+pub fn disassociate(region: &mut Region, allocation_id: &str) -> Result<(), ApiError> {
+    let address = region.addresses.edit(allocation_id);
+    let Some(association) = address.and_then(|address| address.association.take()) else {
+        return Ok(());
+    };
+    let interface = region.interfaces.get(&association.network_interface_id);
+    let attachment = interface.and_then(|interface| interface.attachment.as_ref());
+    let instance = attachment.map(|attachment| attachment.instance_id.clone());
+    let state = |id: &String| region.instances.get(id).map(|instance| instance.state);
+    match instance.filter(|id| matches!(state(id), Some(State::Pending | State::Running))) {
+        Some(id) => assign_public_again(region, &id),
+        None => Ok(()),
+    }
 }
 
 /// Gives an auto-assigned public address back, at stop and at termination. An Elastic IP stays.

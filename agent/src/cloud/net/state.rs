@@ -223,6 +223,10 @@ pub struct NetworkInterface {
     pub groups: Vec<String>,
     /// Auto-assigned public address of the primary private one.
     pub public_ip: Option<Ipv4Addr>,
+    /// Whether its instance was launched with an auto-assigned public address, which decides for all its life. `None`:
+    /// not known of instances of before; their subnets decide.
+    #[serde(default)]
+    pub auto_public: Option<bool>,
     /// What it is for.
     pub description: String,
     /// Whether it may only send from and get for its own addresses.

@@ -126,17 +126,25 @@ fn public_addresses_follow_the_subnet_or_the_wish() {
     let subnet = subnet_a(&region);
     let identity = Identity::default();
     let id = create_interface(&mut region, &identity, spec(&subnet.subnet_id, None)).unwrap();
-    assign_public(&mut region, &id, Some(false)).unwrap();
-    assert_eq!(public_address_of(&region, &id), None);
     assign_public(&mut region, &id, None).unwrap();
     let first = public_address_of(&region, &id).unwrap();
     assert_eq!(first.octets()[0], 100);
     release_public(&mut region, &id);
     assert_eq!(public_address_of(&region, &id), None);
-    let subnet = region.subnets.edit(&subnet.subnet_id).unwrap();
-    subnet.map_public_ip_on_launch = false;
+    // What was decided once holds, whatever the subnet says later.
+    let edited = region.subnets.edit(&subnet.subnet_id).unwrap();
+    edited.map_public_ip_on_launch = false;
     assign_public(&mut region, &id, None).unwrap();
-    assert_eq!(public_address_of(&region, &id), None);
+    assert!(public_address_of(&region, &id).is_some());
+    for (wanted, has) in [(None, false), (Some(true), true), (Some(false), false)] {
+        let spec = spec(&subnet.subnet_id, None);
+        let id = create_interface(&mut region, &identity, spec).unwrap();
+        assign_public(&mut region, &id, wanted).unwrap();
+        assert_eq!(public_address_of(&region, &id).is_some(), has, "{wanted:?}");
+        release_public(&mut region, &id);
+        assign_public(&mut region, &id, None).unwrap();
+        assert_eq!(public_address_of(&region, &id).is_some(), has, "{wanted:?}");
+    }
 }
 
 #[test]
