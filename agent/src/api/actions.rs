@@ -110,6 +110,20 @@ impl Actions {
         Ok(xml.finish(&format!("{name}Response")))
     }
 
+    /// The actions that take this parameter.
+    #[cfg(test)]
+    pub(super) fn taking(&self, parameter: &str) -> Vec<&'static str> {
+        let takes = |action: &&Action| match &action.input {
+            Kind::Structure(schema) => schema.fields.iter().any(|(name, _)| *name == parameter),
+            _ => false,
+        };
+        self.0
+            .iter()
+            .filter(takes)
+            .map(|action| action.name)
+            .collect()
+    }
+
     /// What every action reads and writes, for `cargo xtask api-lint`.
     #[must_use]
     pub fn schema(&self) -> Value {

@@ -50,6 +50,15 @@ impl<'a> Filters<'a> {
             .map(Self)
     }
 
+    /// Looks for filters that there are not, so that they are told also when there is no resource. `sample` tells the
+    /// values of any resource, an empty one for choice.
+    ///
+    /// # Errors
+    /// `InvalidParameterValue` for a filter that there is not.
+    pub fn check(&self, sample: impl Fn(&str) -> Values) -> Result<(), ApiError> {
+        self.pass(&BTreeMap::new(), sample).map(drop)
+    }
+
     /// Whether a resource passes all filters. `values` tells its values of an attribute; tags are looked at here.
     ///
     /// # Errors
@@ -184,6 +193,58 @@ mod tests {
         assert_eq!(pass(&[filter("tag-key", &["Na*"])]), Ok(true));
         let none = filter("tag:Name", &["db"]);
         assert!(pass(&[none, filter("colour", &["red"])]).is_err());
+    }
+
+    #[test]
+    fn every_action_tells_a_filter_that_there_is_not_even_when_there_is_nothing() {
+        use crate::api::Call;
+        use crate::api::actions::Actions;
+        use crate::api::wire::Node;
+        use crate::cloud::{Cloud, Identity, Region};
+        use crate::engine::{Engine, Simulated};
+        use crate::state::Home;
+        use std::sync::Arc;
+
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(folder.path())).unwrap();
+        let cloud = Cloud::open(folder.path(), Identity::default()).unwrap();
+        let cloud = Arc::new(cloud.with_home(home));
+        drop(Engine::new(Arc::clone(&cloud), Arc::new(Simulated)).unwrap());
+        // Not even the default VPC.
+        let empty = |region: &mut Region| {
+            *region = Region::new(&region.name.clone());
+            Ok(())
+        };
+        cloud.change("us-east-1", empty).unwrap();
+        let actions = Actions::all();
+        let all = actions.taking("Filter");
+        let describes = |name: &&&str| name.starts_with("Describe");
+        assert!(all.iter().filter(describes).count() >= 20, "{all:?}");
+        for name in all {
+            let ask = |filter: &str| {
+                let fields = [("Filter.1.Name", filter), ("Filter.1.Value.1", "x")];
+                let fields = fields.map(|(k, v)| (k.to_owned(), v.to_owned()));
+                let node = Node::tree(fields).unwrap();
+                let call = Call {
+                    region: "us-east-1".to_owned(),
+                    account: "123456789012".to_owned(),
+                    access_key: "AKIA".to_owned(),
+                    request_id: "r".to_owned(),
+                    dry_run: false,
+                };
+                actions.serve(&cloud, &call, name, &node)
+            };
+            let error = ask("colour-of-the-cat").expect_err(name);
+            assert_eq!(
+                (error.code.as_str(), error.message.as_str()),
+                (
+                    "InvalidParameterValue",
+                    "The filter 'colour-of-the-cat' is invalid"
+                ),
+                "{name}"
+            );
+            ask("tag-key").unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
     }
 
     proptest! {

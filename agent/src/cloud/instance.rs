@@ -43,7 +43,7 @@ pub struct Device {
 }
 
 /// Everything about one instance that a user decides or sees, but its network, which is its interfaces'.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
     /// `i-…`.
     pub instance_id: String,

@@ -16,10 +16,11 @@ use crate::size::Size;
 pub const VERSION: u32 = 1;
 
 /// EC2's instance states.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Being started.
+    #[default]
     Pending,
     /// The guest's vCPUs run.
     Running,

@@ -330,6 +330,7 @@ fn describe(
             ids.push(by_ip(region, text)?.allocation_id.clone());
         }
         let filters = Filters::new(&request.filters)?;
+        filters.check(|name| filter(&AddressView::default(), name))?;
         let mut addresses = Vec::new();
         for address in region.addresses.iter() {
             let shown = view(region, address, identity);

@@ -323,6 +323,13 @@ fn describe_key_pairs(
     request: DescribeKeyPairsRequest,
 ) -> Result<DescribeKeyPairsResult, ApiError> {
     let filters = Filters::new(&request.filters)?;
+    let values = |key: &KeyPair, name: &str| match name {
+        "key-pair-id" => one(&key.key_pair_id),
+        "key-name" => one(&key.key_name),
+        "fingerprint" => one(&key.fingerprint),
+        _ => None,
+    };
+    filters.check(|name| values(&KeyPair::default(), name))?;
     let public = request.include_public_key == Some(true);
     cloud.read(&call.region, |region| {
         for name in &request.key_names {
@@ -340,12 +347,7 @@ fn describe_key_pairs(
             let named = request.key_names.is_empty() || request.key_names.contains(&key.key_name);
             let asked =
                 request.key_pair_ids.is_empty() || request.key_pair_ids.contains(&key.key_pair_id);
-            let passes = filters.pass(&key.tags, |name| match name {
-                "key-pair-id" => one(&key.key_pair_id),
-                "key-name" => one(&key.key_name),
-                "fingerprint" => one(&key.fingerprint),
-                _ => None,
-            })?;
+            let passes = filters.pass(&key.tags, |name| values(key, name))?;
             if named && asked && passes {
                 key_pairs.push(info(key, public));
             }

@@ -81,7 +81,7 @@ pub(super) struct Wanted<'a> {
 }
 
 /// The resources that a request lists, by id.
-pub(super) fn list<'a, T: Named>(
+pub(super) fn list<'a, T: Named + Default>(
     region: &'a Region,
     wanted: Wanted<'_>,
     values: impl Fn(&T, &str) -> Values,
@@ -95,6 +95,7 @@ pub(super) fn list<'a, T: Named>(
         find::<T>(region, id)?;
     }
     let filters = Filters::new(wanted.filters)?;
+    filters.check(|name| values(&T::default(), name))?;
     let mut items = Vec::new();
     for item in T::table(region).iter() {
         let asked = wanted.ids.is_empty() || wanted.ids.iter().any(|id| id == item.id());

@@ -113,15 +113,16 @@ fn describe_instance_type_offerings(
             ));
         }
     };
-    check_names(&filters, &["instance-type", "location"])?;
+    let values = |kind: &str, location: &str, name: &str| match name {
+        "instance-type" => one(kind),
+        "location" => one(location),
+        _ => None,
+    };
+    filters.check(|name| values("", "", name))?;
     let mut offerings = Vec::new();
     for known in types::all() {
         for location in &locations {
-            let passes = filters.pass(&Tags::new(), |name| match name {
-                "instance-type" => one(&known.name),
-                "location" => one(location),
-                _ => None,
-            })?;
+            let passes = filters.pass(&Tags::new(), |name| values(&known.name, location, name))?;
             if passes {
                 offerings.push(InstanceTypeOffering {
                     instance_type: known.name.clone(),
@@ -139,12 +140,6 @@ fn describe_instance_type_offerings(
         offerings: page.items,
         next_token: page.next,
     })
-}
-
-/// Refuses a filter that there is not, also when there is nothing that it could be asked about.
-fn check_names(filters: &Filters<'_>, names: &[&str]) -> Result<(), ApiError> {
-    let known = |name: &str| names.contains(&name).then(Vec::new);
-    filters.pass(&Tags::new(), known).map(drop)
 }
 
 fn zone_ids(cloud: &Cloud, region: &str) -> Vec<String> {

@@ -91,6 +91,7 @@ fn describe_volumes(
         ));
     }
     let filters = Filters::new(&request.filters)?;
+    filters.check(|name| values(&show(&Volume::default(), None), name))?;
     cloud.read(&call.region, |region| {
         for id in &request.volume_ids {
             if !ids::is("vol", id) {

@@ -53,17 +53,11 @@ pub fn create_interface(
         availability_zone: subnet.availability_zone.clone(),
         mac: free_mac(region),
         private_ip,
-        secondary_ips: Vec::new(),
         groups,
-        public_ip: None,
-        auto_public: None,
         description: spec.description,
-        source_dest_check: true,
-        interface_type: "interface".to_owned(),
-        attachment: None,
         create_time: Timestamp::now(),
-        stamp: None,
         tags: spec.tags,
+        ..NetworkInterface::default()
     };
     let id = interface.network_interface_id.clone();
     region.interfaces.insert(interface);

@@ -10,7 +10,7 @@ use crate::api::wire::Timestamp;
 use crate::cloud::table::{Resource, Tags};
 
 /// A VPC.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vpc {
     /// `vpc-…`.
     pub vpc_id: String,
@@ -35,7 +35,7 @@ pub struct Vpc {
 }
 
 /// A subnet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {
     /// `subnet-…`.
     pub subnet_id: String,
@@ -60,7 +60,7 @@ pub struct Subnet {
 }
 
 /// An internet gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InternetGateway {
     /// `igw-…`.
     pub internet_gateway_id: String,
@@ -71,7 +71,7 @@ pub struct InternetGateway {
 }
 
 /// A route table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteTable {
     /// `rtb-…`.
     pub route_table_id: String,
@@ -134,7 +134,7 @@ pub struct RouteAssociation {
 }
 
 /// A security group. Its rules are [`SecurityGroupRule`]s.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecurityGroup {
     /// `sg-…`.
     pub group_id: String,
@@ -149,7 +149,7 @@ pub struct SecurityGroup {
 }
 
 /// One rule of a security group: it lets packets in or out; what no rule lets pass is dropped.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecurityGroupRule {
     /// `sgr-…`.
     pub rule_id: String,
@@ -168,7 +168,7 @@ pub struct SecurityGroupRule {
 }
 
 /// A protocol and its ports.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Traffic {
     /// `tcp`, `udp`, `icmp`, `icmpv6`, a protocol's number, or `-1` for all.
     pub protocol: String,
@@ -189,8 +189,15 @@ pub enum Peer {
     Group(String),
 }
 
+impl Default for Peer {
+    /// Everybody's addresses.
+    fn default() -> Self {
+        Self::Ipv4(Ipv4Net::default())
+    }
+}
+
 /// A DHCP option set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DhcpOptions {
     /// `dopt-…`.
     pub dhcp_options_id: String,
@@ -242,6 +249,32 @@ pub struct NetworkInterface {
     pub stamp: Option<Stamp>,
     /// Tags.
     pub tags: Tags,
+}
+
+impl Default for NetworkInterface {
+    /// One without an address.
+    fn default() -> Self {
+        Self {
+            network_interface_id: String::new(),
+            owner_id: String::new(),
+            vpc_id: String::new(),
+            subnet_id: String::new(),
+            availability_zone: String::new(),
+            mac: String::new(),
+            private_ip: Ipv4Addr::UNSPECIFIED,
+            secondary_ips: Vec::new(),
+            groups: Vec::new(),
+            public_ip: None,
+            auto_public: None,
+            description: String::new(),
+            source_dest_check: true,
+            interface_type: "interface".to_owned(),
+            attachment: None,
+            create_time: Timestamp::default(),
+            stamp: None,
+            tags: Tags::default(),
+        }
+    }
 }
 
 impl Stamped for NetworkInterface {
@@ -299,7 +332,7 @@ pub struct AddressAssociation {
 }
 
 /// A VPC's default network ACL, which lets everything pass.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkAcl {
     /// `acl-…`.
     pub network_acl_id: String,

@@ -24,6 +24,8 @@ pub(super) fn describe_instances(
         ));
     }
     let filters = Filters::new(&request.filters)?;
+    let none = (Instance::default(), InstanceOutput::default());
+    filters.check(|name| values(&none.0, &none.1, "", name))?;
     let wanted: HashSet<&String> = request.instance_ids.iter().collect();
     cloud.read(&call.region, |region| {
         check_known(region, &request.instance_ids)?;

@@ -231,6 +231,11 @@ pub(super) fn describe_instance_credit_specifications(
     request: DescribeCreditsRequest,
 ) -> Result<DescribeCreditsResult, ApiError> {
     let filters = Filters::new(&request.filters)?;
+    let values = |id: &str, name: &str| match name {
+        "instance-id" => one(id),
+        _ => None,
+    };
+    filters.check(|name| values("", name))?;
     cloud.read(&call.region, |region| {
         check_known(region, &request.instance_ids)?;
         let mut found = Vec::new();
@@ -251,10 +256,8 @@ pub(super) fn describe_instance_credit_specifications(
             if !request.instance_ids.is_empty() && !named {
                 continue;
             }
-            let passes = filters.pass(&instance.tags, |name| match name {
-                "instance-id" => one(&instance.instance_id),
-                _ => None,
-            })?;
+            let id = &instance.instance_id;
+            let passes = filters.pass(&instance.tags, |name| values(id, name))?;
             // As on EC2, without ids only those that are not `standard` are told.
             if passes && (named || credits == "unlimited") {
                 found.push(Credits {

@@ -1,7 +1,7 @@
 //! DescribeInstanceStatus.
 
 use super::{check_known, view};
-use crate::api::filters::{Filters, one};
+use crate::api::filters::{Filters, Values, one};
 use crate::api::paging::page;
 use crate::api::shapes::common::Filter;
 use crate::api::shapes::instances::InstanceState;
@@ -82,6 +82,7 @@ pub(super) fn describe_instance_status(
         ));
     }
     let filters = Filters::new(&request.filters)?;
+    filters.check(|name| values(&InstanceStatus::default(), name))?;
     let all = request.include_all_instances == Some(true);
     cloud.read(&call.region, |region| {
         check_known(region, &request.instance_ids)?;
@@ -90,22 +91,7 @@ pub(super) fn describe_instance_status(
             let named = request.instance_ids.is_empty()
                 || request.instance_ids.contains(&instance.instance_id);
             let shown = status(instance, cloud.reachability(&instance.instance_id));
-            let passes = filters.pass(&instance.tags, |name| match name {
-                "availability-zone" => one(&instance.zone),
-                "instance-state-name" => one(instance.state.name()),
-                "instance-state-code" => one(instance.state.code().to_string()),
-                "instance-status.status" => one(&shown.instance_status.status),
-                "instance-status.reachability" => Some(reachability(&shown.instance_status)),
-                "system-status.status" => one(&shown.system_status.status),
-                "system-status.reachability" => Some(reachability(&shown.system_status)),
-                "event.code"
-                | "event.description"
-                | "event.instance-event-id"
-                | "event.not-after"
-                | "event.not-before"
-                | "event.not-before-deadline" => Some(Vec::new()),
-                _ => None,
-            })?;
+            let passes = filters.pass(&instance.tags, |name| values(&shown, name))?;
             if named && passes && (all || instance.state == State::Running) {
                 found.push(shown);
             }
@@ -117,6 +103,25 @@ pub(super) fn describe_instance_status(
             next_token: page.next,
         })
     })?
+}
+
+fn values(shown: &InstanceStatus, name: &str) -> Values {
+    match name {
+        "availability-zone" => one(&shown.availability_zone),
+        "instance-state-name" => one(&shown.state.name),
+        "instance-state-code" => one(shown.state.code.to_string()),
+        "instance-status.status" => one(&shown.instance_status.status),
+        "instance-status.reachability" => Some(reachability(&shown.instance_status)),
+        "system-status.status" => one(&shown.system_status.status),
+        "system-status.reachability" => Some(reachability(&shown.system_status)),
+        "event.code"
+        | "event.description"
+        | "event.instance-event-id"
+        | "event.not-after"
+        | "event.not-before"
+        | "event.not-before-deadline" => Some(Vec::new()),
+        _ => None,
+    }
 }
 
 fn reachability(summary: &Summary) -> Vec<String> {
