@@ -96,6 +96,7 @@ fn network(change: u16) -> Result<Network, Box<dyn Error>> {
         cidr: "10.0.0.0/16".parse()?,
         domain: "ec2.internal".to_owned(),
         dns: true,
+        hostnames: true,
         options: Options::default(),
         mtu: 9001,
         subnets: vec![Subnet {

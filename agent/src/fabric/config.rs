@@ -11,6 +11,10 @@ use super::BRIDGE;
 use super::error::{FabricError, Result};
 use super::network::{Network, Options, Outside, Peer, Port, Rule, Subnet, Traffic, offset};
 
+/// Where public addresses come from: shared address space (RFC 6598), which is routed nowhere on the Internet and is no
+/// private network that a host is likely to be in. The documentation ranges (RFC 5737) hold 762 addresses, fewer than one
+/// host's simulated instances.
+pub const PUBLIC_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10);
 /// `169.254.169.254`: the instance metadata service.
 pub const IMDS_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// `169.254.169.253`: the VPC's DNS server at its link-local address.
@@ -165,6 +169,7 @@ impl FabricConfig {
             cidr: self.vpc,
             domain: self.domain.clone(),
             dns: true,
+            hostnames: false,
             options: Options {
                 domain: Some(self.domain.clone()),
                 dns: vec![self.dns()],

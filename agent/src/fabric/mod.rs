@@ -53,8 +53,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use config::{
-    DNS_LINK_LOCAL, EnterConfig, FabricConfig, IMDS_ADDRESS, MAX_PORTS, MacAddr, PortConfig,
-    Publish, UplinkMode, VPC_MTU, private_hostname,
+    DNS_LINK_LOCAL, EnterConfig, FabricConfig, IMDS_ADDRESS, MAX_PORTS, MacAddr, PUBLIC_POOL,
+    PortConfig, Publish, UplinkMode, VPC_MTU, private_hostname,
 };
 pub use enter::{Entered, enter, enter_beside};
 pub use error::{FabricError, Result};

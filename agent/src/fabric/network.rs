@@ -19,6 +19,8 @@ pub struct Network {
     pub domain: String,
     /// Whether the DNS server answers (`enableDnsSupport`).
     pub dns: bool,
+    /// Whether public names mean private addresses in here (`enableDnsHostnames`).
+    pub hostnames: bool,
     /// What DHCP tells.
     pub options: Options,
     /// MTU of bridges, taps and DHCP option 26.

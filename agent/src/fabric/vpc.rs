@@ -230,6 +230,7 @@ fn wiring(network: &Network) -> Network {
     let mut network = network.clone();
     network.groups.clear();
     network.domain.clear();
+    network.hostnames = false;
     network.options = super::network::Options::default();
     for port in &mut network.ports {
         port.groups.clear();

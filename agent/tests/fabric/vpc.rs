@@ -98,6 +98,7 @@ pub(crate) fn network(vpc: char, ports: Vec<Port>) -> Network {
         cidr: net("10.0.0.0/16"),
         domain: "ec2.internal".to_owned(),
         dns: true,
+        hostnames: true,
         options: Options::default(),
         mtu: 9001,
         subnets: vec![subnet(0, vec![out]), subnet(1, Vec::new())],

@@ -58,6 +58,7 @@ fn network(region: &Region, vpc: &Vpc, enis: &[&NetworkInterface]) -> Network {
         cidr: vpc.cidr_block,
         domain: private_domain(&region.name),
         dns: vpc.enable_dns_support,
+        hostnames: vpc.enable_dns_hostnames,
         options: options(region, vpc),
         mtu: VPC_MTU,
         subnets: subnets

@@ -8,13 +8,10 @@ use rand::Rng;
 use super::NetworkInterface;
 use crate::api::ApiError;
 use crate::cloud::Region;
+use crate::fabric::PUBLIC_POOL;
 use crate::state::record::State;
 
-/// Where "public" addresses come from: 100.64.0.0/10, shared address space (RFC 6598), which is routed nowhere on the
-/// Internet and is no private network that a host is likely to be in. The documentation ranges (RFC 5737) hold 762
-/// addresses, fewer than one host's simulated instances. Each region has a /16 of its own, as their addresses all end at this host.
-const POOL: u32 = u32::from_be_bytes([100, 64, 0, 0]);
-/// How many /16s the pool has.
+/// How many /16s [`PUBLIC_POOL`] has. Each region has one of its own, as their addresses all end at this host.
 const SLOTS: u32 = 64;
 
 /// EC2's regions, by the place of their /16. New ones go to the end, so that the others keep theirs.
@@ -81,7 +78,7 @@ pub fn free_public_address(region: &Region) -> Result<Ipv4Addr, ApiError> {
         .filter_map(|interface| interface.public_ip)
         .chain(region.addresses.iter().map(|address| address.public_ip))
         .collect();
-    let base = POOL + (slot(&region.name) << 16);
+    let base = u32::from(PUBLIC_POOL.network()) + (slot(&region.name) << 16);
     // At random, so that an address given back is somebody else's only after a while; never .0 and .255.
     let start = rand::rng().random_range(0..=0xffff_u32);
     (start..=0xffff)

@@ -8,7 +8,7 @@ use hickory_proto::rr::rdata::{A, PTR, SOA};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use ipnet::{IpNet, Ipv4Net};
 
-use super::super::config::{IMDS_ADDRESS, private_hostname};
+use super::super::config::{IMDS_ADDRESS, PUBLIC_POOL, private_hostname};
 use super::super::network::{Network, Subnet};
 
 /// Time to live of our records in seconds.
@@ -41,6 +41,8 @@ pub(super) struct Zone {
     vpc: Ipv4Net,
     names: HashMap<Name, Ipv4Addr>,
     addresses: HashMap<Ipv4Addr, Name>,
+    /// Private addresses, by the public ones that mean them in here.
+    public: HashMap<Ipv4Addr, Ipv4Addr>,
 }
 
 impl Zone {
@@ -72,11 +74,14 @@ impl Zone {
             .map(|(ip, name)| (name.clone(), *ip))
             .collect();
         names.insert(name("instance-data"), IMDS_ADDRESS);
+        let public = network.public_pairs().filter(|_| network.hostnames);
+        let public = public.map(|(private, public)| (public, private));
         Self {
             domain,
             vpc: network.cidr,
             names,
             addresses,
+            public: public.collect(),
         }
     }
 
@@ -166,6 +171,14 @@ impl Zone {
                 None if net.prefix_len() < 32 => Known::NoData,
                 None => Known::Nothing,
             }
+        } else if let Some(public) = public_address(&name) {
+            // Inside of its VPC the private one, so that packets need not go out and back (VPC user guide, "DNS
+            // attributes for your VPC").
+            let address = self.public.get(&public).copied().unwrap_or(public);
+            match question.query_type() {
+                RecordType::A => Known::Data(RData::A(A(address))),
+                _ => Known::NoData,
+            }
         } else if name.num_labels() <= 1 && !name.is_root() {
             // Nobody outside knows a name without a dot.
             Known::Nothing
@@ -210,6 +223,19 @@ enum Known {
     Data(RData),
     NoData,
     Nothing,
+}
+
+/// The address in a public name: `ec2-100-64-0-5.compute-1.amazonaws.com` of us-east-1,
+/// `ec2-100-64-0-5.eu-west-1.compute.amazonaws.com` of others. Those of Amazon's own addresses are the world's to answer.
+fn public_address(name: &Name) -> Option<Ipv4Addr> {
+    let text = name.to_ascii();
+    let labels: Vec<&str> = text.trim_end_matches('.').split('.').collect();
+    let host = match labels.as_slice() {
+        [host, "compute-1", "amazonaws", "com"] | [host, _, "compute", "amazonaws", "com"] => host,
+        _ => return None,
+    };
+    let address = host.strip_prefix("ec2-")?.replace('-', ".").parse().ok()?;
+    PUBLIC_POOL.contains(&address).then_some(address)
 }
 
 fn is_link_local(net: Ipv4Net) -> bool {
@@ -341,6 +367,55 @@ mod tests {
         ] {
             let expected = (code, data.map(str::to_owned).into_iter().collect());
             assert_eq!(answered(name, kind), expected, "{name} {kind}");
+        }
+    }
+
+    #[test]
+    fn public_names_mean_private_addresses_inside_of_their_vpc() {
+        let private = Ipv4Addr::new(172, 31, 0, 10);
+        let asked = |hostnames: bool, name: &str, kind| {
+            let mut network = FabricConfig {
+                ports: vec![PortConfig {
+                    mac: MacAddr([2, 0, 0, 0, 0, 1]),
+                    ip: private,
+                    hostname: private_hostname(private),
+                }],
+                ..FabricConfig::default()
+            }
+            .network();
+            network.hostnames = hostnames;
+            network.ports[0].public = vec![(private, Ipv4Addr::new(100, 64, 0, 5))];
+            let bytes = query(name, kind).to_vec().unwrap();
+            match Zone::new(&network).decide(&bytes) {
+                Decision::Answer(bytes) => {
+                    let answer = Message::from_vec(&bytes).unwrap();
+                    assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+                    let data = answer.answers.iter().map(|record| record.data.to_string());
+                    Some(data.collect::<Vec<_>>())
+                }
+                _ => None,
+            }
+        };
+        let one = |address: &str| Some(vec![address.to_owned()]);
+        let own = "ec2-100-64-0-5.compute-1.amazonaws.com.";
+        assert_eq!(asked(true, own, RecordType::A), one("172.31.0.10"));
+        assert_eq!(asked(true, own, RecordType::AAAA), Some(Vec::new()));
+        assert_eq!(asked(false, own, RecordType::A), one("100.64.0.5"));
+        let case = "EC2-100-64-0-5.EU-west-1.compute.amazonaws.com.";
+        assert_eq!(asked(true, case, RecordType::A), one("172.31.0.10"));
+        // Another VPC's.
+        let other = "ec2-100-65-0-9.us-east-2.compute.amazonaws.com.";
+        assert_eq!(asked(true, other, RecordType::A), one("100.65.0.9"));
+        // Amazon's own, and what only looks like one.
+        for name in [
+            "ec2-54-1-2-3.compute-1.amazonaws.com.",
+            "ec2-100-64-0.compute-1.amazonaws.com.",
+            "ec2-100-64-0-5.compute-2.amazonaws.com.",
+            "ec2-100-64-0-5.amazonaws.com.",
+            "x.ec2-100-64-0-5.compute-1.amazonaws.com.",
+            "100-64-0-5.compute-1.amazonaws.com.",
+        ] {
+            assert_eq!(asked(true, name, RecordType::A), None, "{name}");
         }
     }
 
