@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
@@ -11,12 +11,22 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use super::protocol::{Reply, Request, SOCKET};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::Pid;
+
+use super::protocol::{Reply, Request, SOCKET, VERSION};
 use super::{LOG, Ready};
 use crate::error::{Context, Error, Kind, Result};
 use crate::fabric::network::Network;
 use crate::fabric::{Answers, UplinkState};
 use crate::state::{Home, connect_socket};
+
+/// Code of the error that there is no router.
+const GONE: &str = "RouterGone";
+/// Code of the error that the router is of another version.
+const ANOTHER_VERSION: &str = "RouterVersion";
 
 /// A connection to the router. While one is open, the router does not end.
 #[derive(Debug)]
@@ -28,12 +38,18 @@ impl Client {
     /// Connects to the router of a state folder, which must be running.
     ///
     /// # Errors
-    /// `RouterGone` when it is not.
+    /// `RouterGone` when it is not, `RouterVersion` when it is of another version.
     pub fn connect(home: &Home) -> Result<Self> {
+        let mut client = Self::open(home)?;
+        client.greet()?;
+        Ok(client)
+    }
+
+    fn open(home: &Home) -> Result<Self> {
         let stream = connect_socket(home.root(), SOCKET).map_err(|error| {
             Error::new(
                 Kind::Host,
-                "RouterGone",
+                GONE,
                 "the process that owns the network of the VPCs is not running",
             )
             .because(&error)
@@ -44,16 +60,57 @@ impl Client {
         })
     }
 
-    /// Connects to the router of a state folder, starting it when it is not running.
+    /// Connects to the router of a state folder, starting it when it is not running. One of another version is replaced:
+    /// the new one takes over what it leaves.
     ///
     /// # Errors
     /// What kept it from starting.
     pub fn start(home: &Home) -> Result<Self> {
-        if let Ok(client) = Self::connect(home) {
-            return Ok(client);
+        if let Ok(mut client) = Self::open(home) {
+            match client.greet() {
+                Ok(()) => return Ok(client),
+                Err(error) if error.code == ANOTHER_VERSION => {
+                    tracing::info!(%error, "replaces it");
+                    client.end()?;
+                }
+                // It is just ending.
+                Err(_) => {}
+            }
         }
         spawn(home)?;
         Self::connect(home)
+    }
+
+    /// Finds out whether the router understands us.
+    fn greet(&mut self) -> Result<()> {
+        let version = VERSION.to_owned();
+        let theirs = match self.ask(&Request::Hello { version }) {
+            Ok(Reply::Hello { version }) if version == VERSION => return Ok(()),
+            Ok(Reply::Hello { version }) => version,
+            Err(error) if error.code == GONE => return Err(error),
+            // It does not know the question, or we not the answer.
+            Ok(_) | Err(_) => "unknown".to_owned(),
+        };
+        let message = format!(
+            "the process that owns the network of the VPCs is of another version ({theirs}; this is {VERSION})"
+        );
+        let error = Error::new(Kind::Conflict, ANOTHER_VERSION, message);
+        Err(error.mend("`cumulet serve` of this version replaces it"))
+    }
+
+    /// Ends the router. What VMs are plugged into lives on, for the next router.
+    fn end(mut self) -> Result<()> {
+        let doing = || "cannot end the process that owns the network of the VPCs";
+        // Who listens on the socket of our state folder is its router, and lives as long as this connection.
+        let router = getsockopt(self.stream.get_ref(), PeerCredentials)
+            .map_err(io::Error::from)
+            .context(doing)?;
+        kill(Pid::from_raw(router.pid()), Signal::SIGKILL)
+            .map_err(io::Error::from)
+            .context(doing)?;
+        // The end of the stream is the end of the process.
+        let _ = self.stream.read_to_end(&mut Vec::new());
+        Ok(())
     }
 
     /// Makes the VPCs' networks these.
@@ -114,7 +171,7 @@ impl Client {
         let gone = |error: io::Error| {
             Error::new(
                 Kind::Host,
-                "RouterGone",
+                GONE,
                 "the process that owns the network of the VPCs has ended",
             )
             .because(&error)

@@ -38,7 +38,7 @@ use crate::fabric::network::Network;
 use crate::fabric::{self, EnterConfig, Entered, Shared, UplinkMode};
 use crate::state::{Home, OwnerLock, bind_socket};
 use crate::supervise::{self, inherited, init_log, translate};
-use protocol::{Reply, Request, SOCKET};
+use protocol::{Reply, Request, SOCKET, VERSION};
 
 /// Name of the lock in the state folder that the router holds.
 const LOCK: &str = "router.lock";
@@ -297,6 +297,14 @@ impl Router {
 
     async fn answer(&self, request: Request) -> Result<Reply> {
         match request {
+            Request::Hello { version } => {
+                if version != VERSION {
+                    tracing::info!(theirs = version, ours = VERSION, "another version asks");
+                }
+                Ok(Reply::Hello {
+                    version: VERSION.to_owned(),
+                })
+            }
             Request::Apply { networks } => {
                 self.apply(networks).await?;
                 Ok(Reply::Done)

@@ -16,6 +16,7 @@ mod guest;
 mod moved;
 mod outer;
 mod publish;
+mod router;
 mod status;
 mod uplink;
 mod vpc;
@@ -165,6 +166,11 @@ const CASES: &[Case] = &[
         Needs::Nothing,
         status::answers,
     ),
+    case(
+        "a_router_of_another_version_is_replaced",
+        Needs::Nothing,
+        router::replaced,
+    ),
     case("an_adopted_vpc_goes_on", Needs::Nothing, vpc::adopted),
     case("kill_9_leaves_nothing", Needs::Nothing, gone::kill_9),
     case(
@@ -187,6 +193,13 @@ const HANG_SECONDS: u32 = 240;
 const USER: u32 = 64_321;
 
 fn main() -> ExitCode {
+    if let Some(status) = router::started() {
+        return status;
+    }
+    if let Ok(home) = env::var(router::OLD) {
+        router::old(&home);
+        return ExitCode::SUCCESS;
+    }
     if let Ok(name) = env::var(CASE) {
         let case = CASES
             .iter()
