@@ -24,6 +24,8 @@ pub(super) const DEFAULT_USER: &str = "ec2-user";
 /// How long a guest may take until its ssh server answers.
 pub(super) const DEFAULT_WAIT: Duration = Duration::from_secs(15 * 60);
 const SSH_PORT: u16 = 22;
+/// Status with which ssh says that the connection failed (ssh(1), "EXIT STATUS").
+const BROKEN: i32 = 255;
 /// How long one try may take.
 const TRY: Duration = Duration::from_secs(20);
 /// Pause between two tries.
@@ -130,7 +132,23 @@ pub(super) fn session(
     let code = status
         .code()
         .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+    if code == BROKEN {
+        output.note(&broken(&dir));
+    }
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// What to say of a connection that did not come about or broke. Of the latter, as in a reboot, ssh says nothing at the
+/// level at which it does not chatter.
+fn broken(dir: &InstanceDir) -> String {
+    let id = dir.id();
+    match running(dir) {
+        Ok(_) => format!(
+            "the ssh connection to {id} ended before its time: the guest restarts, or refused it; `cumulet ssh {id}` waits \
+             until it answers again"
+        ),
+        Err(error) => format!("the ssh connection to {id} ended before its time: {error}"),
+    }
 }
 
 /// Quotes a word for the shell that runs ProxyCommand; `%` is ssh's own.

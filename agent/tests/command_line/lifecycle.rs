@@ -2,6 +2,7 @@
 //! is a pretended one; real guests run in the emulated host's tests.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use super::common::{World, alive, finish, kill, until};
 
@@ -91,6 +92,25 @@ fn stop_start_reboot_terminate() {
     world
         .run(&["describe", &id])
         .fails(3, &["InvalidInstanceID.NotFound"]);
+}
+
+#[test]
+fn a_broken_ssh_connection_is_told() {
+    let world = World::new();
+    let id = world.launch("answers", &[]);
+    let ssh = world.path("bin").join("ssh");
+    let ends_with = |status: u8| {
+        fs::write(&ssh, format!("#!/bin/sh\nexit {status}\n")).unwrap();
+        fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+        world.run(&["ssh", &id])
+    };
+    // What ssh calls a connection that failed.
+    let broken = ends_with(255);
+    broken.fails(255, &[&format!("the ssh connection to {id} ended")]);
+    assert_eq!(broken.stderr().lines().count(), 1, "{}", broken.stderr());
+    // A command's own failure is its own business.
+    let failed = ends_with(3);
+    assert_eq!((failed.status(), failed.stderr()), (3, String::new()));
 }
 
 #[test]

@@ -104,12 +104,17 @@ pub(crate) fn run() -> ! {
 type Service = fn(&Machine, TcpStream);
 
 /// What a guest that answers offers, by port.
-const SERVICES: [(u16, Service); 3] = [(7, echo), (8, count), (9, greet)];
+const SERVICES: [(u16, Service); 4] = [(7, echo), (8, count), (9, greet), (22, ssh)];
 
 /// Sends back what comes.
 fn echo(_: &Machine, mut stream: TcpStream) {
     let mut out = stream.try_clone().unwrap();
     let _ = std::io::copy(&mut stream, &mut out);
+}
+
+/// Says an ssh server's first line and no more.
+fn ssh(_: &Machine, mut stream: TcpStream) {
+    let _ = stream.write_all(b"SSH-2.0-pretended\r\n");
 }
 
 /// Hears everything to the end, and only then says how much it was.
