@@ -74,8 +74,10 @@ shapes! {
         product_codes: Vec<ProductCode> = "productCodes",
         /// From when on it is deprecated; text, not a time, in EC2's model.
         deprecation_time: Option<String> = "deprecationTime",
-        /// `disabled`.
+        /// `disabled`, `enabled-with-cooldown`, `enabled-without-cooldown`, or until when it still is.
         deregistration_protection: String = "deregistrationProtection",
+        /// `v2.0`, or nothing.
+        imds_support: Option<String> = "imdsSupport",
         /// Tags.
         tags: Vec<Tag> = "tagSet",
     }
@@ -124,9 +126,9 @@ shapes! {
         uefi_data: Option<AttributeValue> = "uefiData",
         /// Not known.
         last_launched_time: Option<AttributeValue> = "lastLaunchedTime",
-        /// Not required.
+        /// `v2.0`, or nothing.
         imds_support: Option<AttributeValue> = "imdsSupport",
-        /// `disabled`.
+        /// As in `Image`.
         deregistration_protection: Option<AttributeValue> = "deregistrationProtection",
         /// Who may launch it.
         launch_permissions: Option<Vec<LaunchPermission>> = "launchPermission",
@@ -173,7 +175,7 @@ shapes! {
         organization_arns: Vec<String> = "OrganizationArn",
         /// Refused.
         organizational_unit_arns: Vec<String> = "OrganizationalUnitArn",
-        /// Refused.
+        /// `v2.0`, which cannot be taken back.
         imds_support: Option<StringValue> = "ImdsSupport",
     }
     /// `LaunchPermissionModifications`.
@@ -201,10 +203,22 @@ shapes! {
         /// Whose.
         image_id: Option<String> = "ImageId",
     }
-    /// Request of DisableImage, EnableImage and DisableImageDeprecation.
+    /// Request of DisableImage, EnableImage, DisableImageDeprecation and DisableImageDeregistrationProtection.
     input OneImageRequest {
         /// Which.
         image_id: Option<String> = "ImageId",
+    }
+    /// Request of EnableImageDeregistrationProtection.
+    input EnableDeregistrationProtectionRequest {
+        /// Which.
+        image_id: Option<String> = "ImageId",
+        /// Whether it lasts a day longer when it is disabled.
+        with_cooldown: Option<bool> = "WithCooldown",
+    }
+    /// Answer of EnableImageDeregistrationProtection and DisableImageDeregistrationProtection.
+    output ProtectionResult {
+        /// `true`; text in EC2's model.
+        done: String = "return",
     }
     /// Request of EnableImageDeprecation.
     input EnableImageDeprecationRequest {

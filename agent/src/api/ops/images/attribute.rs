@@ -52,7 +52,7 @@ pub(super) fn describe(
         "productCodes" => answer.product_codes = Some(Vec::new()),
         "deregistrationProtection" => {
             answer.deregistration_protection = Some(AttributeValue {
-                value: Some("disabled".to_owned()),
+                value: Some(found.state.protection.name()),
             });
         }
         "kernel" => answer.kernel = none,
@@ -62,7 +62,11 @@ pub(super) fn describe(
         "tpmSupport" => answer.tpm_support = none,
         "uefiData" => answer.uefi_data = none,
         "lastLaunchedTime" => answer.last_launched_time = none,
-        "imdsSupport" => answer.imds_support = none,
+        "imdsSupport" => {
+            answer.imds_support = Some(AttributeValue {
+                value: found.state.imds_support(),
+            });
+        }
         other => return Err(unknown(other)),
     }
     Ok(answer)
@@ -88,7 +92,12 @@ fn unknown(attribute: &str) -> ApiError {
 #[derive(Debug)]
 enum Change {
     Description(String),
-    Permissions { add: Vec<Who>, remove: Vec<Who> },
+    /// `ImdsSupport` becomes `v2.0`.
+    ImdsV2,
+    Permissions {
+        add: Vec<Who>,
+        remove: Vec<Who>,
+    },
 }
 
 /// Whom a launch permission is about.
@@ -115,6 +124,7 @@ pub(super) fn modify(
         let state = edit(region, &found.ami.id)?;
         match change {
             Change::Description(text) => state.description = Some(text),
+            Change::ImdsV2 => state.imds_v2 = true,
             Change::Permissions { add, remove } => {
                 add.into_iter().for_each(|who| grant(state, who, true));
                 remove.into_iter().for_each(|who| grant(state, who, false));
@@ -172,11 +182,6 @@ fn read(request: ModifyImageAttributeRequest) -> Result<Change, ApiError> {
             "Product codes are given by AWS Marketplace, which cumulet does not have",
         ));
     }
-    if request.imds_support.is_some() || request.attribute.as_deref() == Some("imdsSupport") {
-        return Err(ApiError::unsupported(
-            "cumulet does not keep imdsSupport of an image; give MetadataOptions to RunInstances",
-        ));
-    }
     let listed = !request.user_ids.is_empty() || !request.user_groups.is_empty();
     let attribute = match request.attribute.as_deref() {
         // The list says which attribute it is about.
@@ -187,6 +192,9 @@ fn read(request: ModifyImageAttributeRequest) -> Result<Change, ApiError> {
     if let Some(given) = request.description {
         let text = given.value.ok_or_else(|| ApiError::missing("value"))?;
         changes.push(Change::Description(text));
+    }
+    if let Some(given) = request.imds_support {
+        changes.push(imds(given.value)?);
     }
     if let Some(given) = request.launch_permission {
         changes.push(Change::Permissions {
@@ -200,12 +208,14 @@ fn read(request: ModifyImageAttributeRequest) -> Result<Change, ApiError> {
     }
     match attribute {
         // The attribute may be named beside its newer spelling.
+        Some("imdsSupport") if request.value.is_none() && !changes.is_empty() => {}
         Some("description") if request.value.is_none() && !changes.is_empty() => {}
         Some("launchPermission") if !listed && !changes.is_empty() => {}
         Some("description") => {
             let text = request.value.ok_or_else(|| ApiError::missing("value"))?;
             changes.push(Change::Description(text));
         }
+        Some("imdsSupport") => changes.push(imds(request.value)?),
         Some("launchPermission") => {
             let groups = request.user_groups.iter().map(|group| self::group(group));
             let users = request.user_ids.iter().map(|user| account(user));
@@ -229,6 +239,15 @@ fn read(request: ModifyImageAttributeRequest) -> Result<Change, ApiError> {
             "Fields for multiple attribute types specified",
         )),
         (Some(change), None) => checked(change),
+    }
+}
+
+/// EC2 knows one value, and no way back from it.
+fn imds(value: Option<String>) -> Result<Change, ApiError> {
+    match value.as_deref() {
+        Some("v2.0") => Ok(Change::ImdsV2),
+        Some(other) => Err(ApiError::value("imdsSupport", other, "Use v2.0.")),
+        None => Err(ApiError::missing("value")),
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) fn deregister_image(
     request: DeregisterImageRequest,
 ) -> Result<DeregisterImageResult, ApiError> {
     let found = owned(cloud, call, request.image_id.as_deref())?;
+    found.state.protection.check(&found.ami.id)?;
     call.go()?;
     cloud.change(&call.region, |region| {
         edit(region, &found.ami.id)?.deregistered = true;

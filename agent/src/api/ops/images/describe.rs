@@ -144,7 +144,8 @@ fn image(found: &Found, owner: &str) -> Image {
         virtualization_type: "hvm".to_owned(),
         product_codes: Vec::new(),
         deprecation_time: found.state.deprecated_at.map(Timestamp::text),
-        deregistration_protection: "disabled".to_owned(),
+        deregistration_protection: found.state.protection.name(),
+        imds_support: found.state.imds_support(),
         tags: tag_set(&found.state.tags),
     }
 }
@@ -155,6 +156,7 @@ fn values(image: &Image, filter: &str) -> Values {
     let each = |value: fn(&ImageBlockDevice) -> String| Some(devices.iter().map(value).collect());
     match filter {
         "architecture" => one(&image.architecture),
+        "imds-support" => maybe(image.imds_support.as_ref()),
         "block-device-mapping.delete-on-termination" => {
             each(|device| device.ebs.delete_on_termination.to_string())
         }
@@ -183,7 +185,6 @@ fn values(image: &Image, filter: &str) -> Values {
         "block-device-mapping.snapshot-id"
         | "boot-mode"
         | "image-allowed"
-        | "imds-support"
         | "kernel-id"
         | "platform"
         | "product-code"

@@ -11,6 +11,7 @@ mod availability;
 mod catalogue;
 mod deregister;
 mod describe;
+mod protection;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use crate::cloud::{Cloud, Region};
 
 pub use catalogue::{Found, find, find_tagged, usable};
 pub use deregister::reap;
+pub use protection::Protection;
 
 /// What a region says of an image beyond the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +50,12 @@ pub struct ImageState {
     /// From when on others no longer see it, unless they name it or ask for deprecated ones.
     #[serde(default)]
     pub deprecated_at: Option<Timestamp>,
+    /// Whether it may be deregistered.
+    #[serde(default)]
+    pub protection: Protection,
+    /// `ImdsSupport` is `v2.0`: its software needs no IMDSv1. Instances have it so by default, whatever the image says.
+    #[serde(default)]
+    pub imds_v2: bool,
     /// It is gone for the API, and stays on disk only while volumes stand on it.
     #[serde(default)]
     pub deregistered: bool,
@@ -80,6 +88,12 @@ impl ImageState {
             image_id: image_id.to_owned(),
             ..Self::default()
         }
+    }
+
+    /// EC2's word for what the image says of the metadata service.
+    #[must_use]
+    pub fn imds_support(&self) -> Option<String> {
+        self.imds_v2.then(|| "v2.0".to_owned())
     }
 
     /// Whether this account, which is not the owner, may see and launch it.
@@ -117,6 +131,8 @@ pub(super) fn actions() -> Vec<Action> {
             "DisableImageDeprecation",
             availability::disable_image_deprecation,
         ),
+        action("EnableImageDeregistrationProtection", protection::enable),
+        action("DisableImageDeregistrationProtection", protection::disable),
         action("DisableImage", availability::disable_image),
         action("EnableImage", availability::enable_image),
         action("RegisterImage", register_image),

@@ -342,10 +342,27 @@ fn descriptions_and_other_attributes() {
         ("productCodes", "<productCodes/>"),
         ("kernel", "<kernel></kernel>"),
         ("deregistrationProtection", "<value>disabled</value>"),
+        ("imdsSupport", "<imdsSupport></imdsSupport>"),
         ("launchPermission", "<launchPermission/>"),
     ] {
         assert!(told(attribute).contains(part), "{attribute}");
     }
+    // Once said, it stays.
+    let by_filter = [
+        ("Filter.1.Name", "imds-support"),
+        ("Filter.1.Value.1", "v2.0"),
+    ];
+    assert!(ids_of(&bench, &bench.call, &by_filter).is_empty());
+    for spelling in [
+        vec![("ImdsSupport.Value", "v2.0")],
+        vec![("Attribute", "imdsSupport"), ("Value", "v2.0")],
+    ] {
+        let mut change = vec![("ImageId", id.as_str())];
+        change.extend(spelling);
+        bench.ok("ModifyImageAttribute", &change);
+        assert!(told("imdsSupport").contains("<value>v2.0</value>"));
+    }
+    assert_eq!(ids_of(&bench, &bench.call, &by_filter).len(), 1);
     let wrong = [("ImageId", id.as_str()), ("Attribute", "colour")];
     let error = bench.error("DescribeImageAttribute", &wrong);
     assert_eq!(error.code, "InvalidParameterValue");
@@ -398,7 +415,11 @@ fn changes_that_are_refused() {
             "UnsupportedOperation",
         ),
         (vec![("ProductCode.1", "x")], "UnsupportedOperation"),
-        (vec![("ImdsSupport.Value", "v2.0")], "UnsupportedOperation"),
+        (vec![("ImdsSupport.Value", "v1.0")], "InvalidParameterValue"),
+        (
+            vec![("ImdsSupport.Value", "v2.0"), ("Description.Value", "x")],
+            "InvalidParameterCombination",
+        ),
     ] {
         let mut all = vec![("ImageId", id.as_str())];
         all.extend_from_slice(&parameters);

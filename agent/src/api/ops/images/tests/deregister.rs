@@ -61,3 +61,50 @@ fn an_image_in_use_is_gone_for_the_api_and_stays_on_disk_until_it_is_free() {
     assert!(store.list().unwrap().is_empty());
     reap(&bench.cloud).unwrap();
 }
+
+#[test]
+fn a_protected_image_stays_and_a_cooldown_lasts_a_day() {
+    let (bench, id) = bench();
+    let one = [("ImageId", id.as_str())];
+    let protect = |cooldown: &str| {
+        let fields = [("ImageId", id.as_str()), ("WithCooldown", cooldown)];
+        bench.ok("EnableImageDeregistrationProtection", &fields)
+    };
+    let told = || {
+        let images = bench.ok("DescribeImages", &[]);
+        let (_, rest) = images.split_once("<deregistrationProtection>").unwrap();
+        rest.split_once('<').unwrap().0.to_owned()
+    };
+    assert!(protect("false").contains("<return>true</return>"));
+    assert_eq!(told(), "enabled-without-cooldown");
+    let error = bench.error("DeregisterImage", &one);
+    assert_eq!(error.code, "OperationNotPermitted");
+    bench.ok("DisableImageDeregistrationProtection", &one);
+    assert_eq!(told(), "disabled");
+
+    protect("true");
+    assert_eq!(told(), "enabled-with-cooldown");
+    for _ in 0..2 {
+        bench.ok("DisableImageDeregistrationProtection", &one);
+        assert!(told().starts_with("disabled after 20"), "{}", told());
+        let error = bench.error("DeregisterImage", &one);
+        assert_eq!(error.code, "OperationNotPermitted");
+    }
+    let until = |minutes: i64| {
+        let at = Timestamp(Timestamp::now().0 + time::Duration::minutes(minutes));
+        let change = |region: &mut Region| {
+            edit(region, &id)?.protection = Protection::Until(at);
+            Ok(())
+        };
+        bench.cloud.change("us-east-1", change).unwrap();
+    };
+    // A day later.
+    until(1);
+    bench.error("DeregisterImage", &one);
+    until(-1);
+    assert_eq!(told(), "disabled");
+    let other = as_account(&bench, FRIEND);
+    let error = bench.send(&other, "EnableImageDeregistrationProtection", &one);
+    assert_ne!(error.unwrap_err().code, "InvalidAction");
+    bench.ok("DeregisterImage", &one);
+}
