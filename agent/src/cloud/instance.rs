@@ -108,7 +108,7 @@ pub struct Instance {
     /// `standard` or `unlimited`, of burstable types.
     pub cpu_credits: Option<String>,
     /// Client token of its RunInstances.
-    #[serde(default)]
+    #[serde(default, alias = "client_token")]
     pub stamp: Option<Stamp>,
     /// Volumes, the root volume first.
     pub devices: Vec<Device>,

@@ -82,7 +82,7 @@ pub struct RouteTable {
     /// What uses it.
     pub associations: Vec<RouteAssociation>,
     /// Client token that made it, so that the same request makes no second one.
-    #[serde(default)]
+    #[serde(default, alias = "client_token")]
     pub stamp: Option<Stamp>,
     /// Tags.
     pub tags: Tags,
@@ -245,7 +245,7 @@ pub struct NetworkInterface {
     /// When it was made.
     pub create_time: Timestamp,
     /// Client token that made it, so that the same request makes no second one.
-    #[serde(default)]
+    #[serde(default, alias = "client_token")]
     pub stamp: Option<Stamp>,
     /// Tags.
     pub tags: Tags,
