@@ -258,9 +258,7 @@ impl Prober {
         let mut answered = HashSet::new();
         let deadline = Instant::now() + self.pace.patience;
         while !waiting.is_empty() {
-            let received = self
-                .socket
-                .async_io(Interest::READABLE, |socket| receive(socket));
+            let received = self.socket.async_io(Interest::READABLE, receive);
             match timeout_at(deadline, received).await {
                 Ok(Ok(sender)) => {
                     if let Some(sender) = sender.filter(|sender| waiting.remove(sender)) {

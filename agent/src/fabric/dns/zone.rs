@@ -230,9 +230,10 @@ enum Known {
 fn public_address(name: &Name) -> Option<Ipv4Addr> {
     let text = name.to_ascii();
     let labels: Vec<&str> = text.trim_end_matches('.').split('.').collect();
-    let host = match labels.as_slice() {
-        [host, "compute-1", "amazonaws", "com"] | [host, _, "compute", "amazonaws", "com"] => host,
-        _ => return None,
+    let ([host, "compute-1", "amazonaws", "com"] | [host, _, "compute", "amazonaws", "com"]) =
+        labels.as_slice()
+    else {
+        return None;
     };
     let address = host.strip_prefix("ec2-")?.replace('-', ".").parse().ok()?;
     PUBLIC_POOL.contains(&address).then_some(address)
