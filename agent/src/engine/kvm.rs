@@ -30,6 +30,9 @@ const WHO: &str = "cumulet serve";
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How long the last process of an instance may take to let go of it.
 const LET_GO: Duration = Duration::from_secs(60);
+/// EC2's first check comes a minute or more after a guest's network is up: who has waited for it finds the guest's services. A
+/// guest that answers ARP is taken to be still booting for so long, unless its console says that it is through.
+const BOOTING: Duration = Duration::from_secs(60);
 /// How often it is looked whether a machine still runs.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long a machine may take until the guest's vCPUs run, when an agent before us started it.
@@ -64,6 +67,16 @@ impl Kvm {
             }
         }
         .boxed()
+    }
+
+    /// Whether the console shows a login prompt, or that cloud-init is through.
+    fn has_booted(&self, id: &str) -> bool {
+        let Ok(dir) = self.home.instance(id) else {
+            return false;
+        };
+        let text = supervise::log_tail(&dir, 64 << 10).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        text.contains("login: ") || text.contains("finished at")
     }
 }
 
@@ -117,7 +130,13 @@ impl Backend for Kvm {
     }
 
     fn reachability(&self, id: &str) -> Option<Reachability> {
-        self.networks.reachability(id)
+        let (known, since) = self.networks.reachability(id)?;
+        let booting = known == Reachability::Passed && since < BOOTING && !self.has_booted(id);
+        Some(if booting {
+            Reachability::Initializing
+        } else {
+            known
+        })
     }
 
     fn start(self: Arc<Self>, machine: Machine) -> BoxFuture<'static, Result<(), Failure>> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cloud::{Cloud, net};
 use crate::error::{Error, Result};
@@ -23,7 +23,15 @@ pub struct Networks {
     cloud: Weak<Cloud>,
     told: Mutex<Told>,
     /// What the router has told of guests' answers to ARP, by instance.
-    answers: Mutex<BTreeMap<String, Answers>>,
+    answers: Mutex<BTreeMap<String, Heard>>,
+}
+
+/// What the router has told of one guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Heard {
+    answers: Answers,
+    /// When it was told first that this guest answers.
+    first: Option<Instant>,
 }
 
 /// The router, and what it has been told.
@@ -54,11 +62,14 @@ impl Networks {
         self.bring_about(true)
     }
 
-    /// Whether an instance's guest answers ARP, as it was known a second ago. `None`: it is not plugged in.
+    /// Whether an instance's guest answers ARP, as it was known a second ago, and for how long this agent has known that it
+    /// does since it was plugged in. `None`: it is not plugged in.
     #[must_use]
-    pub fn reachability(&self, instance: &str) -> Option<Reachability> {
+    pub fn reachability(&self, instance: &str) -> Option<(Reachability, Duration)> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.get(instance).map(|answers| answers.state)
+        let heard = answers.get(instance)?;
+        let since = heard.first.map(|first| first.elapsed());
+        Some((heard.answers.state, since.unwrap_or_default()))
     }
 
     /// Follows the records until the task is dropped.
@@ -134,18 +145,24 @@ impl Networks {
 
 /// What is known now. A router that has just taken over has not asked yet, and what was known of the same tap holds.
 fn later(
-    before: &BTreeMap<String, Answers>,
-    mut now: BTreeMap<String, Answers>,
-) -> BTreeMap<String, Answers> {
-    for (id, answers) in &mut now {
-        let before = before.get(id).filter(|before| before.tap == answers.tap);
+    before: &BTreeMap<String, Heard>,
+    now: BTreeMap<String, Answers>,
+) -> BTreeMap<String, Heard> {
+    let heard = |(id, mut answers): (String, Answers)| {
+        let before = before
+            .get(&id)
+            .filter(|before| before.answers.tap == answers.tap);
         if let Some(before) = before
             && answers.state == Reachability::Initializing
         {
-            answers.state = before.state;
+            answers.state = before.answers.state;
         }
-    }
-    now
+        let first = before.and_then(|before| before.first);
+        let passed = answers.state == Reachability::Passed;
+        let first = first.or_else(|| passed.then(Instant::now));
+        (id, Heard { answers, first })
+    };
+    now.into_iter().map(heard).collect()
 }
 
 impl Told {
@@ -181,11 +198,14 @@ mod tests {
     #[test]
     fn another_router_is_no_reason_to_forget_an_answer_but_another_start_is() {
         let answers = |tap, state| BTreeMap::from([("i-1".to_owned(), Answers { tap, state })]);
-        let passed = answers(7, Reachability::Passed);
+        let passed = later(&BTreeMap::new(), answers(7, Reachability::Passed));
+        assert!(passed["i-1"].first.is_some());
         let silent = |tap| answers(tap, Reachability::Initializing);
         assert_eq!(later(&passed, silent(7)), passed);
-        assert_eq!(later(&passed, silent(8)), silent(8));
-        assert_eq!(later(&BTreeMap::new(), silent(7)), silent(7));
+        let anew = later(&BTreeMap::new(), silent(8));
+        assert_eq!(anew["i-1"].first, None);
+        assert_eq!(later(&passed, silent(8)), anew);
+        assert_eq!(later(&passed, answers(7, Reachability::Passed)), passed);
         assert_eq!(later(&passed, BTreeMap::new()), BTreeMap::new());
     }
 }
