@@ -37,6 +37,17 @@ def end(*ids):
 
 
 @case
+def what_is_sent_empty_is_not_given():
+    group = ec2.create_security_group(GroupName=name(), Description="of a test", VpcId="")["GroupId"]
+    card = {"DeviceIndex": 0, "SubnetId": "", "Groups": [group], "AssociatePublicIpAddress": True}
+    made = run(NetworkInterfaces=[card], Placement={"AvailabilityZone": ""}, IamInstanceProfile={"Name": ""})
+    (one,) = made["Instances"]
+    assert one["SubnetId"].startswith("subnet-") and "IamInstanceProfile" not in one, one
+    end(one["InstanceId"])
+    ec2.delete_security_group(GroupId=group)
+
+
+@case
 def run_and_describe():
     made = run()
     equal(made["OwnerId"], ACCOUNT)

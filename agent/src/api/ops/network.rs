@@ -55,6 +55,11 @@ named! {
     NetworkAcl: "acl", "InvalidNetworkAclID.NotFound", "InvalidNetworkAclId.Malformed", "networkAcl ID", network_acls;
 }
 
+/// What a request names, if anything: EC2 takes an empty text for none, and Packer sends everything that it has not been told so.
+pub(super) fn given(text: Option<&String>) -> Option<&String> {
+    text.filter(|text| !text.is_empty())
+}
+
 /// The resource with this id.
 pub(super) fn find<'a, T: Named>(region: &'a Region, id: &str) -> Result<&'a T, ApiError> {
     if !crate::ids::is(T::PREFIX, id) {

@@ -1,6 +1,6 @@
 //! Security groups. Their rules: [`super::security_group_rules`].
 
-use super::network::{Wanted, find, list};
+use super::network::{Wanted, find, given, list};
 use super::security_group_rules::{permission_values, permissions};
 use crate::api::actions::{Action, action};
 use crate::api::filters::{Values, one};
@@ -54,7 +54,7 @@ fn create(
     }
     let tags = tagging::from_specifications(&request.tag_specifications, "security-group")?;
     cloud.change(&call.region, |region| {
-        let vpc_id = match &request.vpc_id {
+        let vpc_id = match given(request.vpc_id.as_ref()) {
             Some(id) => find::<Vpc>(region, id)?.vpc_id.clone(),
             None => net::default_vpc(region)?.vpc_id.clone(),
         };

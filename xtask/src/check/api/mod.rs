@@ -5,7 +5,7 @@
 pub(super) mod server;
 
 use super::{Log, Tally};
-use crate::{api_lint, python, workspace};
+use crate::{api_lint, python, setup, workspace};
 use anyhow::{Context as _, Result, bail};
 use server::{Server, bound_to_us};
 use std::fs;
@@ -25,6 +25,14 @@ enum Language {
     JavaScript,
     /// Python in the environment of Ansible, which is large: in `soak` only.
     Ansible,
+    /// Python that runs Debian's Packer: in `soak` only.
+    Packer,
+}
+
+impl Language {
+    fn is_for_soak(self) -> bool {
+        matches!(self, Self::Ansible | Self::Packer)
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -47,7 +55,7 @@ pub(super) fn run(log: &Log, wanted: &[String], soak: bool) -> Result<Tally> {
         }
     }
     let mut scripts = scripts(&python::scripts()?)?;
-    scripts.retain(|script| soak || script.language != Language::Ansible);
+    scripts.retain(|script| soak || !script.language.is_for_soak());
     let wanted = |script: &Script| {
         wanted.is_empty()
             || wanted
@@ -68,6 +76,10 @@ pub(super) fn run(log: &Log, wanted: &[String], soak: bool) -> Result<Tally> {
         let mut command = match script.language {
             Language::Python => Command::new(&python),
             Language::JavaScript => Command::new("node"),
+            Language::Packer => {
+                setup::ensure_program("packer", &["packer"])?;
+                Command::new(&python)
+            }
             Language::Ansible => Command::new(python::environment("ansible/requirements.txt")?),
         };
         command
@@ -100,6 +112,7 @@ fn scripts(folder: &Path) -> Result<Vec<Script>> {
         ("python", "py", Language::Python),
         ("js", "mjs", Language::JavaScript),
         ("ansible", "py", Language::Ansible),
+        ("packer", "py", Language::Packer),
     ] {
         let folder = folder.join(below);
         for found in
@@ -214,6 +227,8 @@ mod tests {
             "js/core.mjs",
             "ansible/play.py",
             "ansible/play.yml",
+            "packer/build.json",
+            "packer/build.py",
         ] {
             let path = folder.path().join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -221,6 +236,9 @@ mod tests {
         }
         let scripts = scripts(folder.path()).unwrap();
         let names: Vec<_> = scripts.iter().map(|script| script.name.as_str()).collect();
-        assert_eq!(names, ["ansible/play", "js/core", "python/vpcs"]);
+        assert_eq!(
+            names,
+            ["ansible/play", "js/core", "packer/build", "python/vpcs"]
+        );
     }
 }

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::options;
 use super::run::{architecture_differs, check_user_data, instance_type, shutdown_behavior};
 use crate::api::ops::images::Found;
+use crate::api::ops::network::given;
 use crate::api::shapes::instances::{BlockDeviceInput, InterfaceInput, RunInstancesRequest};
 use crate::api::tokens::Stamp;
 use crate::api::{ApiError, tagging};
@@ -154,7 +155,7 @@ fn profile(identity: &Identity, request: &RunInstancesRequest) -> Result<Option<
     let Some(profile) = &request.iam_instance_profile else {
         return Ok(None);
     };
-    match (&profile.arn, &profile.name) {
+    match (given(profile.arn.as_ref()), given(profile.name.as_ref())) {
         (Some(_), Some(_)) => Err(ApiError::combination(
             "The parameter 'iamInstanceProfile.name' may not be used in combination with 'iamInstanceProfile.arn'",
         )),
@@ -299,7 +300,7 @@ fn interfaces(
 ) -> Result<Vec<WantedInterface>, ApiError> {
     let zone = zone(cloud, region, request)?;
     let subnet = |wanted: Option<&String>| -> Result<String, ApiError> {
-        match wanted {
+        match given(wanted) {
             Some(id) => match region.subnets.get(id) {
                 Some(subnet)
                     if zone
@@ -345,7 +346,7 @@ fn interfaces(
             ..WantedInterface::default()
         }]);
     }
-    if request.subnet_id.is_some() || request.private_ip_address.is_some() {
+    if given(request.subnet_id.as_ref()).is_some() || request.private_ip_address.is_some() {
         return Err(ApiError::combination(
             "Network interfaces and an instance-level subnet ID may not be specified on the same request",
         ));
@@ -427,7 +428,7 @@ fn zone(
         return Ok(None);
     };
     let mut zones = cloud.identity().zones_of(&region.name).into_iter();
-    if let Some(id) = &placement.availability_zone_id {
+    if let Some(id) = given(placement.availability_zone_id.as_ref()) {
         let found = zones.find(|zone| net::zone_id(&region.name, zone) == *id);
         return found.map(Some).ok_or_else(|| {
             ApiError::new(
@@ -436,7 +437,7 @@ fn zone(
             )
         });
     }
-    let Some(zone) = &placement.availability_zone else {
+    let Some(zone) = given(placement.availability_zone.as_ref()) else {
         return Ok(None);
     };
     if zones.any(|known| known == *zone) {
