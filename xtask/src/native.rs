@@ -211,19 +211,26 @@ mod tests {
 
     #[test]
     fn a_command_that_hangs_is_killed() {
-        let command = shell("setsid sleep 1001 & sleep 1001");
+        let line = sleep(1001);
+        let command = shell(&format!("setsid {line} & {line}"));
         let error = run(command, true, Duration::from_millis(300), |_, _| Ok(()));
         assert!(error.unwrap_err().is::<Overdue>());
-        assert_eq!(running("sleep 1001"), 0);
+        assert_eq!(running(&line), 0);
     }
 
     #[test]
     fn what_is_left_running_is_named_and_killed() {
         // Its own session, its parent gone, the output held open.
-        let command = shell("(setsid sleep 1002 &) ; exit 0");
+        let line = sleep(1002);
+        let command = shell(&format!("(setsid {line} &) ; exit 0"));
         let exit = run(command, true, Duration::from_secs(60), |_, _| Ok(())).unwrap();
-        assert_eq!(exit.leftovers, ["sleep 1002"]);
-        assert_eq!(running("sleep 1002"), 0);
+        assert_eq!(exit.leftovers, [line.as_str()]);
+        assert_eq!(running(&line), 0);
+    }
+
+    /// A command that no other run of these tests has: they may run at the same time.
+    fn sleep(seconds: u32) -> String {
+        format!("sleep {seconds}.{}", std::process::id())
     }
 
     fn running(line: &str) -> usize {
