@@ -44,7 +44,17 @@ impl Serve {
     /// When it does not.
     #[must_use]
     pub fn start(cumulet: &Cumulet) -> Self {
+        Self::start_with(cumulet, &[])
+    }
+
+    /// As [`Serve::start`], with more arguments.
+    ///
+    /// # Panics
+    /// When it does not listen.
+    #[must_use]
+    pub fn start_with(cumulet: &Cumulet, more: &[&str]) -> Self {
         let args = ["serve", "--listen", "127.0.0.1:0", "--output", "json"];
+        let args = [&args, more].concat();
         let process = Process::start(&mut cumulet.command(&args));
         let line = process
             .stdout
@@ -65,6 +75,12 @@ impl Serve {
             region: text("region"),
             process,
         }
+    }
+
+    /// Process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// `kill -9`.

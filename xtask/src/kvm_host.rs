@@ -19,7 +19,7 @@ const TESTS: &str = "/opt/cumulet/test";
 /// Where L1 has the state folder with the AMIs.
 const AMI_HOME: &str = "/ami";
 /// The variable that names the folder of the product's binaries.
-const BIN_ENV: &str = "CUMULET_BIN_DIR";
+pub(crate) const BIN_ENV: &str = "CUMULET_BIN_DIR";
 /// The variable by which tests find a state folder that has the AMI `debian-12`.
 const AMI_ENV: &str = "CUMULET_AMI_HOME";
 

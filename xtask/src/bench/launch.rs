@@ -2,7 +2,7 @@
 //! that it has taken by then.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -30,26 +30,39 @@ struct Sample {
     kib: f64,
 }
 
-/// Imports the AMIs, then launches them in turn and gives the table.
-pub(super) fn measure(dir: &Path, machine: &Machine, rounds: usize) -> Result<Table> {
-    let home = dir.join("home");
+/// Makes an image of that size with the test guest and imports it; the AMI's id.
+pub(super) fn import(
+    home: &Path,
+    dir: &Path,
+    machine: &Machine,
+    name: &str,
+    size: &str,
+) -> Result<String> {
     let tree = dir.join("tree");
     std::fs::create_dir_all(tree.join("boot/grub"))?;
     std::fs::copy(&machine.kernel, tree.join("boot/vmlinuz"))?;
     std::fs::copy(&machine.initrd, tree.join("boot/initrd"))?;
     std::fs::write(tree.join("boot/grub/grub.cfg"), GRUB_CFG)?;
+    let image = dir.join(name);
+    sh::run(
+        Command::new("mke2fs")
+            .args(["-q", "-t", "ext4", "-O", "^has_journal", "-d"])
+            .arg(&tree)
+            .arg(&image)
+            .arg(size),
+    )?;
+    let image = image.to_str().context("a path that is not UTF-8")?;
+    let told = cumulet(home, &["images", "import", image, "--name", name])?;
+    let id = told["ImageId"].as_str();
+    Ok(id.with_context(|| format!("no AMI in {told}"))?.to_owned())
+}
+
+/// Imports the AMIs, then launches them in turn and gives the table.
+pub(super) fn measure(dir: &Path, machine: &Machine, rounds: usize) -> Result<Table> {
+    let home = dir.join("home");
     for (name, size) in AMIS {
         eprintln!("bench launch: AMI of {size}");
-        let image = dir.join(name);
-        sh::run(
-            Command::new("mke2fs")
-                .args(["-q", "-t", "ext4", "-O", "^has_journal", "-d"])
-                .arg(&tree)
-                .arg(&image)
-                .arg(size),
-        )?;
-        let image = image.to_str().context("a path that is not UTF-8")?;
-        cumulet(&home, &["images", "import", image, "--name", name])?;
+        import(&home, dir, machine, name, size)?;
     }
     let mut samples = [const { Vec::new() }; AMIS.len()];
     for round in 0..=rounds {
@@ -100,7 +113,7 @@ fn launch(home: &Path, image: &str) -> Result<Sample> {
 
 /// Runs a command and gives its result.
 fn cumulet(home: &Path, args: &[&str]) -> Result<Value> {
-    let program = PathBuf::from(crate::host::BIN).join("cumulet");
+    let program = cumulet_tests::paths::binary("cumulet");
     let text = sh::output(
         Command::new(program)
             .args(["--output", "json", "--home"])

@@ -5,10 +5,12 @@
 
 mod block;
 mod boot;
+mod cpu;
 mod guest;
 mod launch;
 mod net;
 mod probe;
+mod run;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +21,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
 use crate::host::BIN;
+use crate::kvm_host::BIN_ENV;
 use crate::l1::Flavour;
 use crate::l1::client::{self, Lease};
 use crate::l1::proto::Exec;
@@ -35,6 +38,8 @@ pub(crate) enum BenchTask {
     Net(Common),
     /// `cumulet run` of an AMI of 1 GiB and of one of 20 GiB: time and disk space.
     Launch(Common),
+    /// CPU that RunInstances takes of `cumulet serve` and of every other process until the guest's first instruction.
+    Run(RunArgs),
     /// DescribeInstances of 1,000 simulated instances, by ours and by moto_server, on this machine.
     Api,
     /// A security group's rule from its change to the kernel's filter, with 50 instances, on this machine.
@@ -55,6 +60,16 @@ pub(crate) struct Common {
     rounds: usize,
 }
 
+/// `bench run`.
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    common: Common,
+    /// On this machine, with a VMM that only pretends: what the agent takes on a real processor. Needs root.
+    #[arg(long)]
+    here: bool,
+}
+
 /// What is measured.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Kind {
@@ -62,6 +77,7 @@ enum Kind {
     Block,
     Net,
     Launch,
+    Run,
 }
 
 /// The half that runs inside the KVM host.
@@ -76,6 +92,9 @@ pub(crate) struct InnerTask {
     /// Seconds of this host's time after which a guest that says nothing is lost.
     #[arg(long)]
     hang: u64,
+    /// The VMM runs no guest.
+    #[arg(long)]
+    pretended: bool,
 }
 
 /// Runs a benchmark.
@@ -85,6 +104,8 @@ pub(crate) fn run(task: &BenchTask) -> Result<()> {
         BenchTask::Block(common) => run_inside(common, "block"),
         BenchTask::Net(common) => run_inside(common, "net"),
         BenchTask::Launch(common) => run_inside(common, "launch"),
+        BenchTask::Run(args) if args.here => run_here(&args.common),
+        BenchTask::Run(args) => run_inside(&args.common, "run"),
         BenchTask::Api => api(),
         BenchTask::Groups => groups(),
     }
@@ -109,6 +130,7 @@ pub(crate) fn run_inner(task: &InnerTask) -> Result<()> {
         Kind::Block => block::measure(&dir, &machine, task.rounds)?,
         Kind::Net => net::measure(&dir, &mut machine, task.rounds)?,
         Kind::Launch => launch::measure(&dir, &machine, task.rounds)?,
+        Kind::Run => run::measure(&dir, &machine, task.rounds, task.pretended)?,
     };
     std::fs::remove_dir_all(&dir)?;
     println!("{table}");
@@ -149,7 +171,7 @@ fn tempdir() -> Result<PathBuf> {
 
 fn run_inside(common: &Common, inner: &str) -> Result<()> {
     let packages = match inner {
-        "launch" => &["cumulet-vmm", "cumulet-agent"][..],
+        "launch" | "run" => &["cumulet-vmm", "cumulet-agent"][..],
         _ => &["cumulet-vmm"],
     };
     workspace::build_packages(&common.profile, packages)?;
@@ -177,9 +199,34 @@ fn run_inside(common: &Common, inner: &str) -> Result<()> {
     execute(&lease, argv)
 }
 
+/// Runs the inner half of `bench run` on this machine, with a VMM that only pretends.
+fn run_here(common: &Common) -> Result<()> {
+    let mut build = workspace::cargo()?;
+    build.args(["build", "--profile", &common.profile, "-p", "cumulet-agent"]);
+    crate::sh::run(build.args(["--bin", "cumulet", "--example", "pretended-vmm"]))?;
+    let built = workspace::profile_dir(&common.profile)?;
+    // A program looks for the other beside itself.
+    let bin = tempdir()?;
+    std::fs::copy(built.join("cumulet"), bin.join("cumulet"))?;
+    std::fs::copy(
+        built.join("examples/pretended-vmm"),
+        bin.join("cumulet-vmm"),
+    )?;
+    let mut inner = Command::new(std::env::current_exe()?);
+    inner
+        .args(["bench-inner", "run", "--pretended", "--hang", "60"])
+        .args(["--rounds", &common.rounds.to_string(), "--payload"])
+        .arg(payload::ensure()?.dir)
+        .env(BIN_ENV, &bin);
+    let done = crate::sh::run(&mut inner);
+    std::fs::remove_dir_all(&bin)?;
+    done
+}
+
 fn execute(lease: &Lease, argv: Vec<String>) -> Result<()> {
     let request = Exec {
         argv,
+        env: vec![(BIN_ENV.to_owned(), BIN.to_owned())],
         reap: true,
         ..Exec::default()
     };

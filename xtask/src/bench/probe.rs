@@ -256,10 +256,10 @@ fn memory(pid: u32, ram_mib: u64) -> Result<Memory> {
 }
 
 /// A tracefs instance of ours, removed when dropped.
-struct Trace(PathBuf);
+pub(super) struct Trace(PathBuf);
 
 impl Trace {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let root = Path::new("/sys/kernel/tracing");
         if !root.join("instances").exists() {
             let _ = Command::new("mount")
@@ -274,8 +274,13 @@ impl Trace {
         Ok(Self(dir))
     }
 
-    fn set(&self, file: &str, value: &str) -> Result<()> {
+    pub(super) fn set(&self, file: &str, value: &str) -> Result<()> {
         fs::write(self.0.join(file), value).with_context(|| format!("tracefs: {value} > {file}"))
+    }
+
+    /// Everything recorded so far, a line an event.
+    pub(super) fn text(&self) -> Result<String> {
+        fs::read_to_string(self.0.join("trace")).context("cannot read the trace")
     }
 }
 
@@ -300,7 +305,7 @@ fn first_run(argv: &[String], hang: Duration) -> Result<f64> {
     loop {
         // Long enough for any VMM: a look at the trace takes time from it where there is one CPU.
         thread::sleep(Duration::from_millis(400));
-        let text = fs::read_to_string(trace.0.join("trace"))?;
+        let text = trace.text()?;
         let exec = stamp(&text, |line| {
             line.contains("sched_process_exec") && line.contains(&format!("pid={} ", vmm.pid()))
         });
