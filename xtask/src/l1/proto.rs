@@ -11,7 +11,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 
 /// Changed whenever client and agent of different builds would misunderstand each other.
@@ -132,9 +132,14 @@ pub(crate) fn send_json(to: &mut impl Write, kind: u8, value: &impl Serialize) -
 /// Reads one frame; `None` when the other side has closed.
 pub(crate) fn receive(from: &mut impl Read) -> Result<Option<Frame>> {
     let mut head = [0; 5];
-    match from.read(&mut head[..1])? {
-        0 => return Ok(None),
-        _ => from.read_exact(&mut head[1..])?,
+    loop {
+        match from.read(&mut head[..1]) {
+            Ok(0) => return Ok(None),
+            Ok(_) => break from.read_exact(&mut head[1..])?,
+            // So ends a read with a time limit when this process, or the whole machine, was stopped meanwhile.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let length = usize::try_from(u32::from_be_bytes([head[1], head[2], head[3], head[4]]))?;
     if length > MAX_FRAME {
@@ -163,6 +168,26 @@ pub(crate) fn expect(from: &mut impl Read, kind: u8) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A stream whose first read is interrupted.
+    struct Interrupted<'a>(bool, &'a [u8]);
+
+    impl Read for Interrupted<'_> {
+        fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+            if std::mem::take(&mut self.0) {
+                return Err(ErrorKind::Interrupted.into());
+            }
+            self.1.read(to)
+        }
+    }
+
+    #[test]
+    fn an_interruption_is_no_end() {
+        let mut wire = Vec::new();
+        send(&mut wire, kind::AT, &[b"abc"]).unwrap();
+        let mut stream = Interrupted(true, &wire);
+        assert_eq!(expect(&mut stream, kind::AT).unwrap(), b"abc");
+    }
 
     #[test]
     fn frames_survive_the_trip() {
