@@ -27,11 +27,13 @@ enum Language {
     Ansible,
     /// Python that runs Debian's Packer: in `soak` only.
     Packer,
+    /// A project of its own that takes minutes to compile: in `soak` only.
+    Rust,
 }
 
 impl Language {
     fn is_for_soak(self) -> bool {
-        matches!(self, Self::Ansible | Self::Packer)
+        matches!(self, Self::Ansible | Self::Packer | Self::Rust)
     }
 }
 
@@ -80,6 +82,7 @@ pub(super) fn run(log: &Log, wanted: &[String], soak: bool) -> Result<Tally> {
                 setup::ensure_program("packer", &["packer"])?;
                 Command::new(&python)
             }
+            Language::Rust => Command::new(sdk(&script.path)?),
             Language::Ansible => Command::new(python::environment("ansible/requirements.txt")?),
         };
         command
@@ -105,6 +108,20 @@ pub(super) fn run(log: &Log, wanted: &[String], soak: bool) -> Result<Tally> {
     Ok(tally)
 }
 
+/// Builds the program of EC2's SDK for Rust.
+fn sdk(source: &Path) -> Result<PathBuf> {
+    let target = workspace::target()?.join("sdk-rust");
+    let manifest = source.with_file_name("Cargo.toml");
+    let mut build = workspace::cargo()?;
+    build
+        .args(["build", "--quiet", "--locked", "--manifest-path"])
+        .arg(manifest)
+        .arg("--target-dir")
+        .arg(&target);
+    crate::sh::run(&mut build)?;
+    Ok(target.join("debug/sdk"))
+}
+
 /// The scripts below `folder`, by name; the harnesses are none.
 fn scripts(folder: &Path) -> Result<Vec<Script>> {
     let mut scripts = Vec::new();
@@ -113,6 +130,7 @@ fn scripts(folder: &Path) -> Result<Vec<Script>> {
         ("js", "mjs", Language::JavaScript),
         ("ansible", "py", Language::Ansible),
         ("packer", "py", Language::Packer),
+        ("rust", "rs", Language::Rust),
     ] {
         let folder = folder.join(below);
         for found in
@@ -229,6 +247,8 @@ mod tests {
             "ansible/play.yml",
             "packer/build.json",
             "packer/build.py",
+            "rust/Cargo.toml",
+            "rust/sdk.rs",
         ] {
             let path = folder.path().join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -238,7 +258,13 @@ mod tests {
         let names: Vec<_> = scripts.iter().map(|script| script.name.as_str()).collect();
         assert_eq!(
             names,
-            ["ansible/play", "js/core", "packer/build", "python/vpcs"]
+            [
+                "ansible/play",
+                "js/core",
+                "packer/build",
+                "python/vpcs",
+                "rust/sdk"
+            ]
         );
     }
 }
