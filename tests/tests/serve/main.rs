@@ -1,5 +1,6 @@
 //! `cumulet serve` over real machines.
 
 mod common;
+mod host;
 mod life;
 mod vpc;
