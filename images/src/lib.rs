@@ -1,4 +1,4 @@
-//! Disk images as cumulet sees them: block devices, volumes, the AMI store and
+//! Disk images as cumulet sees them: block devices, volumes, snapshots, the AMI store and
 //! what is found inside an image.
 //!
 //! This crate knows blocks, formats and digests; it knows nothing of KVM, of
@@ -14,6 +14,7 @@ mod lockfile;
 pub mod partition;
 pub mod raw;
 pub mod slice;
+pub mod snapshot;
 pub mod store;
 pub mod testing;
 pub mod volume;
