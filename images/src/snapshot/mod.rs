@@ -26,6 +26,8 @@ mod lease;
 mod manifest;
 mod objects;
 mod reader;
+#[cfg(feature = "s3")]
+mod s3;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -43,6 +45,8 @@ pub use self::gc::GcReport;
 pub use self::lease::LEASE_TIMEOUT;
 pub use self::manifest::{MAX_VOLUME, Manifest, SNAPSHOT_FORMAT, SnapshotInfo};
 pub use self::reader::{ChangedBlock, SnapshotReader, changed_blocks};
+#[cfg(feature = "s3")]
+pub use self::s3::S3Options;
 pub use self::writer::{SnapshotSpec, SnapshotWriter};
 
 use self::bucket::Bucket;

@@ -57,21 +57,23 @@ fn writer(store: &SnapshotStore, number: u64, seed: u64, done: &Done) {
     }
 }
 
+/// Lets the others go on when a thread ends, by a panic too.
+struct Leave<'a>(&'a Turns, usize);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.leave(self.1);
+    }
+}
+
 fn race(seed: u64) {
     let shared = Arc::default();
     let done = Done::default();
-    let turns = Turns::new(seed, 4);
+    let turns = Turns::new(seed, 4, &[]);
     std::thread::scope(|scope| {
         for number in 0..4 {
             let (shared, turns, done) = (&shared, &turns, &done);
             scope.spawn(move || {
-                /// Lets the others go on when this thread panics, too.
-                struct Leave<'a>(&'a Turns, usize);
-                impl Drop for Leave<'_> {
-                    fn drop(&mut self) {
-                        self.0.leave(self.1);
-                    }
-                }
                 let _leave = Leave(turns, number);
                 let store = store(&Process::in_turn(shared, turns, number));
                 if number < 2 {
@@ -102,6 +104,63 @@ fn race(seed: u64) {
 fn any_interleaving_of_writers_deleters_and_collectors_keeps_what_is_committed() {
     let soak = std::env::var_os("CUMULET_SOAK").is_some();
     (0..if soak { 20_000 } else { 300 }).for_each(race);
+}
+
+/// A writer does `script[0]` steps, a collector `script[1]`, the writer `script[2]`, and so on.
+/// Says whether the script was longer than they.
+fn duel(inherits: bool, script: [usize; 3]) -> bool {
+    let shared = Arc::default();
+    let before = store(&Process::new(&shared, None));
+    take(&before, spec(1, 3, None), &[(0, 2)].into()).unwrap();
+    if !inherits {
+        before.delete(&id(1)).unwrap();
+    }
+    let [a, b, c] = script;
+    let turns = Turns::new(0, 2, &[(0, a), (1, b), (0, c), (1, 1000), (0, 1000)]);
+    let (took, counts) = std::thread::scope(|scope| {
+        let ours = Process::in_turn(&shared, &turns, 0);
+        let theirs = Process::in_turn(&shared, &turns, 1);
+        let (writer, collector) = (store(&ours), store(&theirs));
+        let turns = &turns;
+        let writer = scope.spawn(move || {
+            let _leave = Leave(turns, 0);
+            let (parent, at) = if inherits { (Some(1), 1) } else { (None, 0) };
+            take(&writer, spec(2, 3, parent), &[(at, 2)].into())
+        });
+        let collector = scope.spawn(move || {
+            let _leave = Leave(turns, 1);
+            if inherits {
+                collector.delete(&id(1)).unwrap();
+            }
+            collector.gc().unwrap();
+        });
+        collector.join().unwrap();
+        let took = writer.join().unwrap();
+        (took, [ours.taken(), theirs.taken()])
+    });
+    match took {
+        Ok(_) if inherits => compare(&before, 2, &[(0, 2), (1, 2)].into()),
+        Ok(_) => compare(&before, 2, &[(0, 2)].into()),
+        Err(SnapshotError::Unknown(_) | SnapshotError::Missing { .. }) if inherits => {}
+        Err(e) => panic!("{e:?}"),
+    }
+    is_tidy_after_repair(&before);
+    a > counts[0] || b > counts[1]
+}
+
+#[test]
+fn a_writer_and_a_collector_may_interrupt_each_other_anywhere() {
+    for inherits in [false, true] {
+        for a in 0..30 {
+            for b in 0..30 {
+                for c in [1, 2, 3, 4, 5, 1000] {
+                    if duel(inherits, [a, b, c]) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[test]

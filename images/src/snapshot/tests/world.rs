@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -33,6 +34,8 @@ pub(super) struct Process {
     turns: Option<(Arc<Turns>, usize)>,
     kill: Option<Kill>,
     steps: Mutex<usize>,
+    turns_taken: Mutex<usize>,
+    begun: AtomicBool,
 }
 
 impl Process {
@@ -59,10 +62,16 @@ impl Process {
         self.kill.is_some_and(|kill| *lock(&self.steps) > kill.at)
     }
 
+    /// How many turns it has had.
+    pub(super) fn taken(&self) -> usize {
+        *lock(&self.turns_taken)
+    }
+
     /// A step that only looks.
     fn look(&self) -> io::Result<MutexGuard<'_, BTreeMap<String, Vec<u8>>>> {
         if let Some((turns, number)) = &self.turns {
-            turns.pass(*number);
+            *lock(&self.turns_taken) += 1;
+            turns.pass(*number, !self.begun.swap(true, Ordering::Relaxed));
         }
         if self.died()
             && self
@@ -178,31 +187,63 @@ impl Objects for Process {
     }
 }
 
-/// Lets one of several threads go on at a time, for one step, chosen by a seed.
+/// Lets one of several threads go on at a time, for one step, as a script says, then by a seed.
 #[derive(Debug)]
 pub(super) struct Turns {
-    state: Mutex<(StdRng, Vec<bool>, usize)>,
+    state: Mutex<Turn>,
     changed: Condvar,
 }
 
+#[derive(Debug)]
+struct Turn {
+    rng: StdRng,
+    /// Whose steps come next, and how many; the last entry first.
+    script: Vec<(usize, usize)>,
+    alive: Vec<bool>,
+    now: usize,
+}
+
+impl Turn {
+    fn choose(&mut self) {
+        while let Some((thread, steps)) = self.script.last_mut() {
+            if *steps > 0 && self.alive[*thread] {
+                *steps -= 1;
+                self.now = *thread;
+                return;
+            }
+            self.script.pop();
+        }
+        let there: Vec<usize> = (0..self.alive.len()).filter(|&i| self.alive[i]).collect();
+        if !there.is_empty() {
+            self.now = there[self.rng.random_range(0..there.len())];
+        }
+    }
+}
+
 impl Turns {
-    pub(super) fn new(seed: u64, threads: usize) -> Arc<Self> {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let first = rng.random_range(0..threads);
+    /// Turns of `threads` threads: first the script's (thread, steps), then by chance.
+    pub(super) fn new(seed: u64, threads: usize, script: &[(usize, usize)]) -> Arc<Self> {
+        let mut turn = Turn {
+            rng: StdRng::seed_from_u64(seed),
+            script: script.iter().rev().copied().collect(),
+            alive: vec![true; threads],
+            now: 0,
+        };
+        turn.choose();
         Arc::new(Self {
-            state: Mutex::new((rng, vec![true; threads], first)),
+            state: Mutex::new(turn),
             changed: Condvar::new(),
         })
     }
 
-    /// Ends a step of thread `number` and returns when its next turn has come.
-    fn pass(&self, number: usize) {
+    /// Returns when it is the turn of thread `number`, whose step before this has ended.
+    fn pass(&self, number: usize, first: bool) {
         let mut state = lock(&self.state);
-        if state.2 == number {
-            Self::choose(&mut state);
+        if !first {
+            state.choose();
             self.changed.notify_all();
         }
-        while state.2 != number {
+        while state.now != number {
             state = self
                 .changed
                 .wait(state)
@@ -213,17 +254,10 @@ impl Turns {
     /// The thread has no more steps.
     pub(super) fn leave(&self, number: usize) {
         let mut state = lock(&self.state);
-        state.1[number] = false;
-        if state.2 == number {
-            Self::choose(&mut state);
+        state.alive[number] = false;
+        if state.now == number {
+            state.choose();
         }
         self.changed.notify_all();
-    }
-
-    fn choose(state: &mut (StdRng, Vec<bool>, usize)) {
-        let there: Vec<usize> = (0..state.1.len()).filter(|&i| state.1[i]).collect();
-        if !there.is_empty() {
-            state.2 = there[state.0.random_range(0..there.len())];
-        }
     }
 }
