@@ -55,6 +55,12 @@ pub enum SnapshotError {
         /// The volume's size.
         size: u64,
     },
+    /// The bucket's server ignores `If-None-Match`.
+    #[error(
+        "this bucket's server overwrites objects although told not to (If-None-Match: *); \
+         snapshots would not be safe there"
+    )]
+    Unsafe,
     /// Garbage collection took the writer for dead, or an earlier write of it failed.
     #[error("snapshot {id} cannot be completed: {why}")]
     Abandoned {

@@ -96,8 +96,24 @@ impl SnapshotStore {
         self.bury()?;
         let blocks = list_blocks(objects)?;
         self.condemn(&blocks)?;
+        let mut ready = Vec::new();
         for name in list(objects, CONDEMNED)? {
-            self.execute(&name, &blocks, &mut report)?;
+            let Some(keys) = read_list(objects, &name)? else {
+                continue;
+            };
+            if self.writers_gone(&name)? {
+                ready.push((name, keys));
+            } else {
+                let there = keys.iter().filter(|key| blocks.contains_key(key)).count();
+                report.waiting_blocks += u64::try_from(there).unwrap_or(u64::MAX);
+            }
+        }
+        if !ready.is_empty() {
+            // Read only now, after the last of those writers has ended.
+            let used = self.used()?;
+            for (name, keys) in ready {
+                self.execute(&name, &keys, &used, &blocks, &mut report)?;
+            }
         }
         Ok(report)
     }
@@ -123,25 +139,16 @@ impl SnapshotStore {
         put(objects, &name, Kind::Condemned, &content)
     }
 
-    /// Steps 2 and 3 for the list `name`.
+    /// Step 3 for the list `name`.
     fn execute(
         &self,
         name: &str,
+        keys: &[Key],
+        used: &HashSet<Key>,
         blocks: &Blocks,
         report: &mut GcReport,
     ) -> Result<(), SnapshotError> {
         let objects = &*self.objects;
-        let list_name = format!("{CONDEMNED}/{name}");
-        let waits_name = format!("{WAITS}/{name}");
-        let Some(keys) = read_list(objects, name)? else {
-            return Ok(());
-        };
-        if !self.writers_gone(name)? {
-            let there = keys.iter().filter(|key| blocks.contains_key(key)).count();
-            report.waiting_blocks += u64::try_from(there).unwrap_or(u64::MAX);
-            return Ok(());
-        }
-        let used = self.used()?;
         let (kept, dying): (Vec<&Key>, Vec<&Key>) = keys.iter().partition(|key| used.contains(key));
         let names: Vec<String> = dying.iter().map(|key| key.name()).collect();
         objects
@@ -152,13 +159,13 @@ impl SnapshotStore {
             report.deleted_bytes += size;
         }
         if kept.is_empty() {
-            delete(objects, &list_name)?;
-            delete(objects, &waits_name)?;
+            delete(objects, &format!("{CONDEMNED}/{name}"))?;
+            delete(objects, &format!("{WAITS}/{name}"))?;
         }
         Ok(())
     }
 
-    /// Whether every writer that began before the list appeared has ended.
+    /// Step 2: whether every writer that began before the list appeared has ended.
     fn writers_gone(&self, list: &str) -> Result<bool, SnapshotError> {
         let objects = &*self.objects;
         let waits = read_waits(objects, list)?;

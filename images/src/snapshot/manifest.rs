@@ -67,6 +67,8 @@ pub struct SnapshotInfo {
     /// Text of the agent's (description, tags), kept as it is.
     #[serde(default)]
     pub description: String,
+    /// Random number of its writer, 16 hexadecimal digits: tells two attempts at one id apart.
+    pub writer: String,
     /// Blocks written by it, not taken over.
     pub new_blocks: u64,
     /// Bytes that it added to the store, compressed.

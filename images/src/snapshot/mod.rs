@@ -81,10 +81,16 @@ impl SnapshotStore {
     /// Opens the store in a bucket, under `prefix` (which may be empty).
     ///
     /// # Errors
-    /// As [`SnapshotStore::open_dir`].
+    /// As [`SnapshotStore::open_dir`]; [`SnapshotError::Unsafe`] when the bucket puts over what is
+    /// there although told not to.
     pub fn open_bucket(bucket: Arc<dyn ObjectStore>, prefix: &str) -> Result<Self, SnapshotError> {
         let bucket = Bucket::new(bucket, prefix).map_err(SnapshotError::io("open", "bucket"))?;
-        Self::open(Arc::new(bucket))
+        let store = Self::open(Arc::new(bucket))?;
+        match store.objects.put_new(MARKER, MARKER_TEXT) {
+            Ok(false) => Ok(store),
+            Ok(true) => Err(SnapshotError::Unsafe),
+            Err(e) => Err(SnapshotError::io("write", MARKER)(e)),
+        }
     }
 
     fn open(objects: Arc<dyn Objects>) -> Result<Self, SnapshotError> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use time::OffsetDateTime;
@@ -50,7 +50,8 @@ pub struct SnapshotWriter {
     lease: Lease,
     condemned: HashSet<Key>,
     state: Mutex<State>,
-    failed: AtomicBool,
+    /// Calls of `write_block` that have not returned with success: still running, failed, panicked.
+    unsettled: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -105,6 +106,7 @@ impl SnapshotWriter {
                 parent: spec.parent,
                 start_time: now(),
                 description: spec.description,
+                writer: format!("{session:016x}"),
                 new_blocks: 0,
                 new_bytes: 0,
                 id,
@@ -113,7 +115,7 @@ impl SnapshotWriter {
             lease,
             condemned,
             state: Mutex::default(),
-            failed: AtomicBool::new(false),
+            unsettled: AtomicU64::new(0),
         };
         writer.inherit(inherited)?;
         Ok(writer)
@@ -140,17 +142,19 @@ impl SnapshotWriter {
                 size: self.info.volume_size,
             });
         }
-        let written = if is_zero(data) {
+        self.unsettled.fetch_add(1, Ordering::AcqRel);
+        if is_zero(data) {
             self.state().blocks.remove(&number);
-            Ok(())
         } else if len == BLOCK {
-            self.store_block(number, data)
+            self.store_block(number, data)?;
         } else {
             let mut padded = data.to_vec();
             padded.resize(BLOCK, 0);
-            self.store_block(number, &padded)
-        };
-        written.inspect_err(|_| self.failed.store(true, Ordering::Release))
+            self.store_block(number, &padded)?;
+        }
+        self.lease.renew()?;
+        self.unsettled.fetch_sub(1, Ordering::AcqRel);
+        Ok(())
     }
 
     /// Tells garbage collection that the writer is alive. Only needed when more than half an hour
@@ -174,10 +178,10 @@ impl SnapshotWriter {
             mut info,
             mut lease,
             state,
-            failed,
+            unsettled,
             ..
         } = self;
-        if failed.into_inner() {
+        if unsettled.into_inner() > 0 {
             return Err(SnapshotError::Abandoned {
                 id: info.id,
                 why: "an earlier write of it failed",
@@ -284,8 +288,7 @@ impl SnapshotWriter {
             }
             std::mem::take(&mut state.queue)
         };
-        put(&*self.objects, &batch)?;
-        self.lease.renew()
+        put(&*self.objects, &batch)
     }
 
     /// Learns which blocks of a folder are in the store already.
@@ -310,8 +313,7 @@ impl SnapshotWriter {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic between two steps of a block leaves `failed` unset, but never returns to `commit`
-        // as a success: the block's call has not returned either.
+        // After a panic in between, `unsettled` keeps the writer from committing.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

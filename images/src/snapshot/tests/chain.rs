@@ -185,6 +185,24 @@ fn threads_may_write_one_snapshot() {
     is_tidy_after_repair(&store);
 }
 
+/// Two writers of one id, with nothing to tell them apart but themselves.
+fn second_commit_fails(store: &SnapshotStore) {
+    let first = store.begin(spec(1, 4, None)).unwrap();
+    let second = store.begin(spec(1, 4, None)).unwrap();
+    let kept = first.commit().unwrap();
+    assert!(matches!(second.commit(), Err(SnapshotError::Exists(_))));
+    assert_eq!(store.get(&id(1)).unwrap(), kept);
+}
+
+#[test]
+fn of_two_commits_of_one_id_the_second_fails() {
+    let tmp = TempDir::new().unwrap();
+    second_commit_fails(&store(&Process::new(&Arc::default(), None)));
+    second_commit_fails(&SnapshotStore::open_dir(tmp.path()).unwrap());
+    let bucket = Arc::new(InMemory::new());
+    second_commit_fails(&SnapshotStore::open_bucket(bucket, "").unwrap());
+}
+
 #[test]
 fn what_cannot_be_begun_is_refused() {
     let store = store(&Process::new(&Arc::default(), None));
@@ -240,5 +258,24 @@ fn a_dropped_or_aborted_writer_leaves_nothing_after_gc() {
         assert_eq!(store.gc().unwrap().waiting_blocks, 0);
         assert_eq!(stored(&store), 0);
     }
+    is_tidy_after_repair(&store);
+}
+
+/// Against a real server: `CUMULET_S3_ENDPOINT=http://127.0.0.1:5000`, with a bucket named
+/// `cumulet-test` (for instance `moto_server`).
+#[cfg(feature = "s3")]
+#[test]
+#[ignore = "needs an S3 server"]
+fn a_chain_is_its_model_in_an_s3_bucket() {
+    let store = SnapshotStore::open_s3(&S3Options {
+        bucket: "cumulet-test".into(),
+        prefix: format!("test-{:x}", rand::random::<u64>()),
+        endpoint: std::env::var("CUMULET_S3_ENDPOINT").ok(),
+        keys: Some(("test".into(), "test".into())),
+        region: None,
+    })
+    .unwrap();
+    chain(&store, 9, 12);
+    second_commit_fails(&store);
     is_tidy_after_repair(&store);
 }

@@ -113,6 +113,28 @@ fn a_disk_full_at_any_step_leaves_nothing_half_registered() {
     }
 }
 
+#[test]
+fn a_writer_that_ignores_a_failed_write_cannot_commit() {
+    let shared = Arc::default();
+    let kill = Kill {
+        at: 1,
+        done: false,
+        kind: io::ErrorKind::StorageFull,
+    };
+    let full = store(&Process::new(&shared, Some(kill)));
+    let writer = full.begin(spec(1, 99, None)).unwrap();
+    let tags = (0..40).map(|at| (at, 100 + 2 * u32::try_from(at).unwrap()));
+    let failed = tags
+        .filter(|(at, tag)| writer.write_block(*at, &block(*tag)).is_err())
+        .count();
+    assert!(failed > 0);
+    let refused = writer.commit();
+    assert!(matches!(refused, Err(SnapshotError::Abandoned { .. })));
+    let after = store(&Process::new(&shared, None));
+    assert!(after.list().unwrap().is_empty());
+    is_tidy_after_repair(&after);
+}
+
 /// Runs [`life`] in a folder, failing at every `stride`th step.
 fn folder_life(stride: usize, kind: io::ErrorKind) {
     let mut at = 0;
