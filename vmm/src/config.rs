@@ -143,9 +143,9 @@ pub struct NetConfig {
 #[serde(rename_all = "snake_case")]
 pub enum VhostMode {
     /// vhost-net if `/dev/vhost-net` can be opened.
-    #[default]
     Auto,
     /// The VMM.
+    #[default]
     Off,
     /// vhost-net, or the machine does not start.
     On,

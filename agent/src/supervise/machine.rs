@@ -48,7 +48,7 @@ pub(super) fn config(held: &Held, inherited: &Inherited) -> VmConfig {
                 tap: TapConfig::Fd(*tap),
                 mac: mac.to_owned(),
                 mtu: Some(inherited.mtu),
-                vhost: VhostMode::Auto,
+                vhost: VhostMode::default(),
             })
             .collect(),
         rng: true,
