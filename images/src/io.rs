@@ -128,6 +128,12 @@ pub(crate) fn index(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
+/// Whether there is nothing but zeros.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    let (words, tail) = bytes.as_chunks::<16>();
+    words.iter().all(|word| *word == [0; 16]) && tail.iter().all(|&byte| byte == 0)
+}
+
 /// The length of a buffer as a disk length.
 pub(crate) fn len_u64(buf: &[u8]) -> u64 {
     u64::try_from(buf.len()).unwrap_or(u64::MAX)

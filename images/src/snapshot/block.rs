@@ -131,12 +131,6 @@ pub(super) fn shard_name(shard: u8) -> String {
     format!("blocks/{shard:02x}")
 }
 
-/// Whether a block need not be stored.
-pub(super) fn is_zero(block: &[u8]) -> bool {
-    let (words, tail) = block.as_chunks::<16>();
-    words.iter().all(|w| *w == [0; 16]) && tail.iter().all(|&b| b == 0)
-}
-
 fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
     out[at..at + bytes.len()].copy_from_slice(bytes);
 }

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::block::shard_name;
-use super::block::{BLOCK, Digest, Key, SNAPSHOT_BLOCK, decode, encode, is_zero, len_in_volume};
+use super::block::{BLOCK, Digest, Key, SNAPSHOT_BLOCK, decode, encode, len_in_volume};
 use super::error::SnapshotError;
 use super::gc;
 use super::lease::Lease;
@@ -17,7 +17,7 @@ use super::manifest::{MAX_VOLUME, Manifest, SnapshotInfo};
 use super::objects::Objects;
 use super::{SnapshotStore, TOMBSTONE, manifest_name};
 use crate::block::SECTOR_SIZE;
-use crate::io::len_u64;
+use crate::io::{is_zero, len_u64};
 
 /// Blocks put together: they share syncs in a folder and round trips to a bucket. Bounds a writer's
 /// memory to 16 MiB and what its callers hold.

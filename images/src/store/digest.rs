@@ -11,7 +11,7 @@ use nix::unistd::{Whence, lseek};
 use sha2::{Digest, Sha256};
 
 use super::Progress;
-use crate::io::{file_offset, index, len_u64, read_exact_fd};
+use crate::io::{file_offset, index, is_zero, len_u64, read_exact_fd};
 
 /// Bytes of a digest block; the block size of EBS snapshots.
 pub const DIGEST_BLOCK: u64 = 512 * 1024;
@@ -47,14 +47,6 @@ impl DiskDigest {
             .collect();
         format!("sha256:{hex}")
     }
-}
-
-pub(super) fn is_zero(block: &[u8]) -> bool {
-    let (head, words, tail) = {
-        let (words, tail) = block.as_chunks::<16>();
-        (&[] as &[u8], words, tail)
-    };
-    head.iter().chain(tail).all(|&b| b == 0) && words.iter().all(|w| *w == [0; 16])
 }
 
 /// Runs of a sparse file that may hold data, as (start, end).

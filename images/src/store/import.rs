@@ -4,10 +4,10 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use super::digest::{DIGEST_BLOCK, DiskDigest, is_zero};
+use super::digest::{DIGEST_BLOCK, DiskDigest};
 use super::source::{self, Run, Source};
 use super::{Ami, AmiStore, ImportOptions, Progress, StoreError};
-use crate::io::{index, len_u64, write_all_fd};
+use crate::io::{index, is_zero, len_u64, write_all_fd};
 
 /// Zeros in steps of this many bytes become holes.
 const HOLE: usize = 4096;
