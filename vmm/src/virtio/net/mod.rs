@@ -7,7 +7,7 @@
 //! Every frame has the 12-byte virtio header before it on the tap too (`IFF_VNET_HDR`), so that
 //! checksums and segmentation stay undone between guests and host where both sides can.
 //!
-//! Where the host has vhost-net, its kernel does the same without this process ([`VhostNet`]).
+//! With vhost-net the host's kernel does the same without this process, when it is asked for ([`VhostNet`]).
 
 mod device;
 mod handler;

@@ -19,8 +19,22 @@ const BUFFERS: u64 = 0x40_0000;
 const MRG_RXBUF: u64 = 1 << 15;
 
 pub(super) struct Wire {
-    pub(super) socket: UnixDatagram,
-    pub(super) offloads: Mutex<Vec<Offloads>>,
+    socket: UnixDatagram,
+    offloads: Mutex<Vec<Offloads>>,
+}
+
+impl Wire {
+    /// A wire, and its other end.
+    pub(super) fn pair() -> (Arc<Self>, UnixDatagram) {
+        let (socket, host) = UnixDatagram::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        host.set_nonblocking(true).unwrap();
+        let wire = Self {
+            socket,
+            offloads: Mutex::default(),
+        };
+        (Arc::new(wire), host)
+    }
 }
 
 impl AsRawFd for Wire {
@@ -47,13 +61,7 @@ struct Bench {
 
 impl Bench {
     fn new(without: u64) -> Self {
-        let (socket, host) = UnixDatagram::pair().unwrap();
-        socket.set_nonblocking(true).unwrap();
-        host.set_nonblocking(true).unwrap();
-        let wire = Arc::new(Wire {
-            socket,
-            offloads: Mutex::default(),
-        });
+        let (wire, host) = Wire::pair();
         let net = Net::new(
             wire.clone(),
             NetOptions {

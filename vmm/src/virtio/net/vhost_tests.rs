@@ -98,13 +98,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let (socket, host) = UnixDatagram::pair().unwrap();
-        socket.set_nonblocking(true).unwrap();
-        host.set_nonblocking(true).unwrap();
-        let wire = Arc::new(Wire {
-            socket,
-            offloads: Mutex::default(),
-        });
+        let (wire, host) = Wire::pair();
         let vhost = Arc::new(FakeVhost::default());
         let options = NetOptions {
             mac: "02:00:00:00:00:07".parse().unwrap(),
