@@ -63,9 +63,7 @@ impl Stamp {
             digest: STANDARD.encode(Sha256::digest(bytes)),
         }))
     }
-}
 
-impl Stamp {
     /// Whether a request with the same token has other parameters, as far as is known.
     fn differs(&self, request: &Self) -> bool {
         !self.digest.is_empty() && self.digest != request.digest

@@ -67,14 +67,6 @@ fn interfaces(region: &Region, id: &str) -> Vec<String> {
         .collect()
 }
 
-/// The instance starts: it gets a public address if it had one at launch.
-///
-/// # Errors
-/// When there is no address left.
-pub fn connect(region: &mut Region, id: &str) -> Result<(), ApiError> {
-    net::assign_public_again(region, id)
-}
-
 /// The instance has stopped: its public addresses go back.
 pub fn stopped(region: &mut Region, id: &str, reason: Option<StateReason>, words: &str) {
     for eni in interfaces(region, id) {

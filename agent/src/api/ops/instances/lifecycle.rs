@@ -7,8 +7,7 @@ use crate::api::shapes::instances::{
 };
 use crate::api::wire::Timestamp;
 use crate::api::{ApiError, Call};
-use crate::cloud::{Cloud, Region};
-use crate::engine::records;
+use crate::cloud::{Cloud, Region, net};
 use crate::fault;
 use crate::state::record::{State, StateReason};
 
@@ -65,7 +64,7 @@ pub(super) fn start_instances(
             State::Pending | State::Running => Ok(()),
             State::Stopped => {
                 cloud.check_capacity(region, id)?;
-                records::connect(region, id)?;
+                net::assign_public_again(region, id)?;
                 let instance = edit(region, id)?;
                 instance.launch_time = Timestamp::now();
                 instance.reboots_done = instance.reboots;

@@ -90,7 +90,10 @@ pub(super) fn describe_instance_status(
         for instance in region.instances.iter() {
             let named = request.instance_ids.is_empty()
                 || request.instance_ids.contains(&instance.instance_id);
-            let shown = status(instance, cloud.reachability(&instance.instance_id));
+            // May look at the guest's console: only where the answer shows.
+            let shows = named && instance.state == State::Running;
+            let reachability = shows.then(|| cloud.reachability(&instance.instance_id));
+            let shown = status(instance, reachability.flatten());
             let passes = filters.pass(&instance.tags, |name| values(&shown, name))?;
             if named && passes && (all || instance.state == State::Running) {
                 found.push(shown);
